@@ -18,7 +18,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 POOL_SIZE = 16
-"""Threads for blocking file work.  They hash, copy and fsync, which release the GIL; more would only queue in the kernel."""
+"""Threads for blocking file work.  They hash, copy and fsync; more would queue in the kernel."""
 
 _pool: ThreadPoolExecutor | None = None
 _tasks: set[asyncio.Task[Any]] = set()

@@ -1,4 +1,4 @@
-"""The only way in which files of state are written outside the database: temp, fsync, rename, fsync directory."""
+"""The only way to write files of state beside the database: temp, fsync, rename, fsync directory."""
 
 from __future__ import annotations
 

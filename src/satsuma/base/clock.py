@@ -38,7 +38,7 @@ def format_rfc3339nano_fixed(ns: int) -> str:
 
 
 def parse_rfc3339(text: str) -> int:
-    """Parse RFC 3339 with any number of fraction digits, or a prefix of it (date, date and time without zone).
+    """Parse RFC 3339 with any number of fraction digits, or a prefix of it (a date, or no zone).
 
     Raises:
         ValueError: the text is no such time.

@@ -1,7 +1,7 @@
 """Named points at which a test makes the engine fail: crash, error or delay.
 
-`SATSUMA_FAILPOINTS="store.commit.renamed=exit;network.allocate=error(ENOSPC);x=sleep(0.5)"`.  A point that is not
-named costs one dictionary look-up; without the variable one comparison.
+`SATSUMA_FAILPOINTS="store.commit.renamed=exit;network.allocate=error(ENOSPC);x=sleep(0.5)"`.  A point that
+is not named costs one dictionary look-up; without the variable one comparison.
 """
 
 from __future__ import annotations

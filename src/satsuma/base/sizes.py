@@ -1,6 +1,6 @@
 """Sizes and durations, in the spellings of docker's flags and tables.
 
-Source: docker/go-units (RAMInBytes, HumanSize, BytesSize, HumanDuration) and Go's time.ParseDuration, as observed.
+Source: docker/go-units (RAMInBytes, HumanSize, BytesSize, HumanDuration), Go's time.ParseDuration, as observed.
 """
 
 from __future__ import annotations
@@ -30,9 +30,7 @@ def parse_size(text: str) -> int:
     while split and body[split - 1] not in "0123456789.":
         split -= 1
     number, unit = body[:split], body[split:].strip().lower()
-    if len(unit) == 3 and unit.endswith("ib"):
-        unit = unit[0]
-    elif len(unit) == 2 and unit.endswith("b"):
+    if (len(unit) == 3 and unit.endswith("ib")) or (len(unit) == 2 and unit.endswith("b")):
         unit = unit[0]
     elif unit == "b":
         unit = ""
