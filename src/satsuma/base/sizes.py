@@ -1,6 +1,6 @@
 """Sizes and durations, in the spellings of docker's flags and tables.
 
-Source: docker/go-units (RAMInBytes, HumanSize, BytesSize, HumanDuration), Go's time.ParseDuration, as observed.
+Source: docker/go-units (RAMInBytes, HumanSize, HumanDuration) and Go's time.ParseDuration, as observed.
 """
 
 from __future__ import annotations

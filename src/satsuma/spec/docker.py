@@ -1,7 +1,7 @@
 """Bodies that clients send to the Docker Engine API, up to version 1.51.
 
-Attribute names are the JSON names in `snake_case`.  Every field has Go's zero value as its default, because the
-Docker API does not tell "absent" from "null" from "zero" for most fields; where it does, the type has `None`.
+Attribute names are the JSON names in `snake_case`.  Every field has Go's zero value as its default: the Docker
+API does not tell "absent" from "null" from "zero" for most fields; where it does, the type has `None`.
 Decoding (case-insensitive keys, nulls dropped) is in `satsuma.spec.decode`.
 
 Source: Docker Engine API v1.51; defaults measured on Docker 28.5.2.
@@ -33,7 +33,7 @@ _ACRONYMS = {
 
 
 def json_name(attribute: str) -> str:
-    """Return the JSON name of a snake_case attribute: `cpuset_cpus` → `CpusetCpus`, `gw_priority` → `GwPriority`."""
+    """Return the JSON name of an attribute: `cpuset_cpus` → `CpusetCpus`, `gw_priority` → `GwPriority`."""
     return "".join(_ACRONYMS.get(word, word.capitalize()) for word in attribute.split("_"))
 
 
@@ -41,7 +41,7 @@ class Body(Struct, kw_only=True, frozen=True, rename=json_name):
     """Base of all bodies: immutable, fields by name only."""
 
 
-class HealthConfig(Body, omit_defaults=True):
+class HealthConfig(Body, frozen=True, omit_defaults=True):
     """Durations are nanoseconds; 0 means inherit or default."""
 
     test: list[str] = []
@@ -52,7 +52,7 @@ class HealthConfig(Body, omit_defaults=True):
     retries: int = 0
 
 
-class ContainerConfig(Body):
+class ContainerConfig(Body, frozen=True):
     """The part of a container that an image can carry as well."""
 
     hostname: str = ""
@@ -82,30 +82,30 @@ class ContainerConfig(Body):
     shell: list[str] | None = None
 
 
-class PortBinding(Body):
+class PortBinding(Body, frozen=True):
     """Host side of a published port; both empty means any address, any free port."""
 
     host_ip: str = field(default="", name="HostIp")
     host_port: str = ""
 
 
-class LogConfig(Body):
+class LogConfig(Body, frozen=True):
     type: str = ""
     config: dict[str, str] | None = None
 
 
-class RestartPolicy(Body):
+class RestartPolicy(Body, frozen=True):
     name: str = ""
     maximum_retry_count: int = 0
 
 
-class DeviceMapping(Body):
+class DeviceMapping(Body, frozen=True):
     path_on_host: str = ""
     path_in_container: str = ""
     cgroup_permissions: str = ""
 
 
-class DeviceRequest(Body):
+class DeviceRequest(Body, frozen=True):
     driver: str = ""
     count: int = 0
     device_ids: list[str] | None = field(default=None, name="DeviceIDs")
@@ -113,23 +113,23 @@ class DeviceRequest(Body):
     options: dict[str, str] | None = None
 
 
-class Ulimit(Body):
+class Ulimit(Body, frozen=True):
     name: str = ""
     hard: int = 0
     soft: int = 0
 
 
-class WeightDevice(Body):
+class WeightDevice(Body, frozen=True):
     path: str = ""
     weight: int = 0
 
 
-class ThrottleDevice(Body):
+class ThrottleDevice(Body, frozen=True):
     path: str = ""
     rate: int = 0
 
 
-class BindOptions(Body, omit_defaults=True):
+class BindOptions(Body, frozen=True, omit_defaults=True):
     propagation: str = ""
     non_recursive: bool = False
     create_mountpoint: bool = False
@@ -137,29 +137,29 @@ class BindOptions(Body, omit_defaults=True):
     read_only_force_recursive: bool = False
 
 
-class DriverConfig(Body, omit_defaults=True):
+class DriverConfig(Body, frozen=True, omit_defaults=True):
     name: str = ""
     options: dict[str, str] | None = None
 
 
-class VolumeOptions(Body, omit_defaults=True):
+class VolumeOptions(Body, frozen=True, omit_defaults=True):
     no_copy: bool = False
     labels: dict[str, str] | None = None
     driver_config: DriverConfig | None = None
     subpath: str = ""
 
 
-class TmpfsOptions(Body, omit_defaults=True):
+class TmpfsOptions(Body, frozen=True, omit_defaults=True):
     size_bytes: int = 0
     mode: int = 0
     options: list[list[str]] | None = None
 
 
-class ImageOptions(Body, omit_defaults=True):
+class ImageOptions(Body, frozen=True, omit_defaults=True):
     subpath: str = ""
 
 
-class Mount(Body, omit_defaults=True):
+class Mount(Body, frozen=True, omit_defaults=True):
     """One `--mount`; type is bind, volume, tmpfs, image, npipe or cluster."""
 
     type: str = ""
@@ -173,7 +173,7 @@ class Mount(Body, omit_defaults=True):
     tmpfs_options: TmpfsOptions | None = None
 
 
-class Resources(Body):
+class Resources(Body, frozen=True):
     """cgroup limits; bytes, shares, microseconds as the kernel has them, NanoCpus in 1e-9 CPUs."""
 
     cpu_shares: int = 0
@@ -209,7 +209,7 @@ class Resources(Body):
     io_maximum_bandwidth: int = 0
 
 
-class HostConfig(Resources):
+class HostConfig(Resources, frozen=True):
     """The part of a container that depends on the host."""
 
     binds: list[str] | None = None
@@ -221,7 +221,7 @@ class HostConfig(Resources):
     auto_remove: bool = False
     volume_driver: str = ""
     volumes_from: list[str] | None = None
-    console_size: list[int] = [0, 0]
+    console_size: list[int] = field(default_factory=lambda: [0, 0])
     annotations: dict[str, str] | None = None
     cap_add: list[str] | None = None
     cap_drop: list[str] | None = None
@@ -254,13 +254,13 @@ class HostConfig(Resources):
     init: bool | None = None
 
 
-class EndpointIpamConfig(Body, omit_defaults=True):
+class EndpointIpamConfig(Body, frozen=True, omit_defaults=True):
     ipv4_address: str = ""
     ipv6_address: str = ""
     link_local_ips: list[str] | None = None
 
 
-class EndpointSettings(Body):
+class EndpointSettings(Body, frozen=True):
     """What a client may say about one network of a container; the rest of the JSON object is output only."""
 
     ipam_config: EndpointIpamConfig | None = None
@@ -272,24 +272,24 @@ class EndpointSettings(Body):
     network_id: str = ""
 
 
-class NetworkingConfig(Body):
+class NetworkingConfig(Body, frozen=True):
     endpoints_config: dict[str, EndpointSettings | None] | None = None
 
 
-class CreateRequest(ContainerConfig):
+class CreateRequest(ContainerConfig, frozen=True):
     """Body of POST /containers/create: a ContainerConfig with two objects beside its fields."""
 
     host_config: HostConfig = HostConfig()
     networking_config: NetworkingConfig = NetworkingConfig()
 
 
-class UpdateRequest(Resources):
+class UpdateRequest(Resources, frozen=True):
     """Body of POST /containers/{id}/update."""
 
     restart_policy: RestartPolicy | None = None
 
 
-class ExecCreateRequest(Body):
+class ExecCreateRequest(Body, frozen=True):
     user: str = ""
     privileged: bool = False
     tty: bool = False
@@ -303,13 +303,13 @@ class ExecCreateRequest(Body):
     cmd: list[str] | None = None
 
 
-class ExecStartRequest(Body):
+class ExecStartRequest(Body, frozen=True):
     detach: bool = False
     tty: bool = False
     console_size: list[int] | None = None
 
 
-class VolumeCreateRequest(Body):
+class VolumeCreateRequest(Body, frozen=True):
     name: str = ""
     driver: str = ""
     driver_opts: dict[str, str] | None = None
@@ -317,20 +317,20 @@ class VolumeCreateRequest(Body):
     cluster_volume_spec: dict[str, Any] | None = None
 
 
-class IpamPool(Body, omit_defaults=True):
+class IpamPool(Body, frozen=True, omit_defaults=True):
     subnet: str = ""
     ip_range: str = ""
     gateway: str = ""
     auxiliary_addresses: dict[str, str] | None = field(default=None, name="AuxiliaryAddresses")
 
 
-class Ipam(Body):
+class Ipam(Body, frozen=True):
     driver: str = ""
     options: dict[str, str] | None = None
     config: list[IpamPool] | None = None
 
 
-class NetworkCreateRequest(Body):
+class NetworkCreateRequest(Body, frozen=True):
     name: str = ""
     check_duplicate: bool = False
     driver: str = ""
@@ -347,12 +347,12 @@ class NetworkCreateRequest(Body):
     labels: dict[str, str] | None = None
 
 
-class NetworkConnectRequest(Body):
+class NetworkConnectRequest(Body, frozen=True):
     container: str = ""
     endpoint_config: EndpointSettings | None = None
 
 
-class NetworkDisconnectRequest(Body):
+class NetworkDisconnectRequest(Body, frozen=True):
     container: str = ""
     force: bool = False
 
