@@ -1,0 +1,216 @@
+"""From command line and daemon.json to one checked `EngineConfig`."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from satsuma.base import log, sizes
+from satsuma.base.errors import InvalidParameter
+from satsuma.daemon import settings
+from satsuma.engine.config import DEFAULT_SOCKET, EngineConfig
+from satsuma.spec.docker import LogConfig, Ulimit
+
+FILE_LIMIT = 1 << 20
+"""A daemon.json of more than 1 MiB is not a configuration."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configuration:
+    """What `satsumad` was asked to do."""
+
+    engine: EngineConfig
+    pidfile: str
+    action: str
+    """`run`, `help`, `version` or `validate`."""
+
+
+def configure(arguments: list[str]) -> Configuration:
+    """Read flags and file.
+
+    Raises:
+        InvalidParameter: the text is the one line that the user sees.
+    """
+    flags = settings.parse_flags(arguments)
+    for action in ("help", "version"):
+        if flags.values.get(action):
+            return Configuration(engine=EngineConfig(), pidfile="", action=action)
+    path = flags.values.get("config-file", settings.BY_FLAG["config-file"].default)
+    file = _read_file(path, must_exist="config-file" in flags.values)
+    values = settings.merge(flags, file, path)
+    engine = _engine_config(values)
+    pidfile = values["pidfile"] or os.path.join(engine.exec_root, "satsumad.pid")
+    return Configuration(engine=engine, pidfile=pidfile, action="validate" if values["validate"] else "run")
+
+
+def _read_file(path: str, *, must_exist: bool) -> settings.Given:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(FILE_LIMIT + 1)
+    except FileNotFoundError:
+        if must_exist:
+            raise InvalidParameter(
+                f"unable to configure the daemon with file {path}: open {path}: no such file or directory"
+            ) from None
+        return settings.Given()
+    except OSError as error:
+        raise InvalidParameter(
+            f"unable to configure the daemon with file {path}: {(error.strerror or '').lower()}"
+        ) from error
+    if len(data) > FILE_LIMIT:
+        raise InvalidParameter(
+            f"unable to configure the daemon with file {path}: the file is larger than 1 MiB"
+        )
+    try:
+        document = json.loads(data.decode("utf-8-sig")) if data.strip() else {}
+    except ValueError as error:
+        raise InvalidParameter(f"unable to configure the daemon with file {path}: {error}") from error
+    return settings.parse_file(document, path)
+
+
+def _engine_config(values: dict[str, Any]) -> EngineConfig:
+    _check_words(values)
+    data_root = _absolute(values["data-root"], "data-root")
+    exec_root = _absolute(values["exec-root"], "exec-root")
+    return EngineConfig(
+        data_root=data_root,
+        exec_root=exec_root,
+        hosts=tuple(_check_host(host) for host in values["host"]) or (_default_host(exec_root),),
+        group=values["group"],
+        debug=values["debug"],
+        log_level="debug" if values["debug"] else values["log-level"],
+        log_format=values["log-format"],
+        log_config=LogConfig(type=values["log-driver"], config=dict(values["log-opt"])),
+        default_ulimits=tuple(_ulimit(name, limit) for name, limit in values["default-ulimit"].items()),
+        default_shm_size=_size(values["default-shm-size"]),
+        init=values["init"],
+        init_path=values["init-path"],
+        no_new_privileges=values["no-new-privileges"],
+        seccomp_profile=values["seccomp-profile"],
+        cgroup_driver=_cgroup_driver(values["exec-opt"]),
+        cgroup_parent=values["cgroup-parent"],
+        default_cgroupns_mode=values["default-cgroupns-mode"],
+        default_ipc_mode=values["default-ipc-mode"],
+        bridge=values["bridge"],
+        bip=values["bip"],
+        mtu=values["mtu"],
+        icc=values["icc"],
+        default_bind_ip=values["ip"],
+        default_address_pools=tuple(_pool(pool) for pool in values["default-address-pool"]),
+        dns=tuple(values["dns"]),
+        dns_search=tuple(values["dns-search"]),
+        dns_opts=tuple(values["dns-opt"]),
+        live_restore=values["live-restore"],
+        shutdown_timeout=values["shutdown-timeout"],
+        labels=tuple(values["label"]),
+        config_file=values["config-file"],
+    )
+
+
+def _check_words(values: dict[str, Any]) -> None:
+    """Check the settings that take one word of a few, an address or a path."""
+    words = {
+        "log-level": tuple(log.LEVELS),
+        "log-format": ("text", "json"),
+        "default-cgroupns-mode": ("host", "private"),
+        "default-ipc-mode": ("shareable", "private"),
+    }
+    for name, allowed in words.items():
+        if values[name] not in allowed:
+            raise InvalidParameter(f"invalid {name}: {values[name]}: must be one of {', '.join(allowed)}")
+    for address in values["dns"]:
+        try:
+            ipaddress.ip_address(address)
+        except ValueError:
+            raise InvalidParameter(f"invalid argument: {address} is not an ip address") from None
+    try:
+        ipaddress.ip_address(values["ip"])
+        if values["bip"]:
+            ipaddress.ip_interface(values["bip"])
+    except ValueError as error:
+        raise InvalidParameter(f"invalid argument: {error}") from None
+    if values["bip"] and values["bridge"] not in ("", settings.BY_FLAG["bridge"].default):
+        raise InvalidParameter(
+            "you specified -b & --bip, mutually exclusive options: please specify only one"
+            if values["bridge"] != "none"
+            else "you specified --bridge=none & --bip: there is no default bridge to give an address to"
+        )
+    if not 68 <= values["mtu"] <= 65535:
+        raise InvalidParameter(f"invalid default MTU: {values['mtu']}")
+    for label in values["label"]:
+        if "=" not in label:
+            raise InvalidParameter(f"bad attribute format: {label}")
+
+
+def _absolute(path: str, name: str) -> str:
+    if not path:
+        raise InvalidParameter(f"{name} must not be empty")
+    return os.path.abspath(path)
+
+
+def _default_host(exec_root: str) -> str:
+    """The default socket; a daemon with another exec-root listens there, so that two can run side by side."""
+    if exec_root == os.path.dirname(DEFAULT_SOCKET):
+        return f"unix://{DEFAULT_SOCKET}"
+    return f"unix://{os.path.join(exec_root, os.path.basename(DEFAULT_SOCKET))}"
+
+
+def _check_host(host: str) -> str:
+    protocol, separator, address = host.partition("://")
+    if not separator:
+        return _check_host(f"unix://{host}" if host.startswith("/") else f"tcp://{host}")
+    if protocol == "unix" and address.startswith("/"):
+        return host
+    if protocol == "fd":
+        return host
+    if protocol == "tcp":
+        _, _, port = address.rpartition(":")
+        if port.isdecimal() and int(port) <= 65535:
+            return host
+    raise InvalidParameter(f"invalid bind address ({host})")
+
+
+def _cgroup_driver(options: list[str]) -> str:
+    driver = "cgroupfs"
+    for option in options:
+        key, _, value = option.partition("=")
+        if key != "native.cgroupdriver":
+            raise InvalidParameter(f"invalid exec-opt: {option}")
+        driver = value
+    if driver == "systemd":
+        raise InvalidParameter(
+            "native.cgroupdriver=systemd is not supported by this engine yet; use native.cgroupdriver=cgroupfs"
+        )
+    if driver != "cgroupfs":
+        raise InvalidParameter(f"invalid cgroup driver: {driver}: must be cgroupfs or systemd")
+    return driver
+
+
+def _ulimit(name: str, limit: dict[str, Any]) -> Ulimit:
+    try:
+        return Ulimit(name=limit.get("Name", name), soft=int(limit["Soft"]), hard=int(limit["Hard"]))
+    except (KeyError, TypeError, ValueError):
+        raise InvalidParameter(f"invalid default ulimit {name}: Name, Soft and Hard are needed") from None
+
+
+def _pool(pool: dict[str, Any]) -> tuple[str, int]:
+    try:
+        network = ipaddress.ip_network(pool["base"])
+        size = int(pool["size"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidParameter(f"invalid default-address-pools entry {pool}: {error}") from None
+    if not network.prefixlen <= size <= network.max_prefixlen:
+        raise InvalidParameter(f"the size {size} of address pool {network} does not fit its base")
+    return str(network), size
+
+
+def _size(value: str | int) -> int:
+    if isinstance(value, int):
+        return value
+    try:
+        return sizes.parse_size(value)
+    except ValueError as error:
+        raise InvalidParameter(str(error)) from None
