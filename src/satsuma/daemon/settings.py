@@ -318,7 +318,7 @@ def usage() -> str:
             setting.kind, f" {setting.kind}"
         )
         head = f"  {short}--{setting.flag}{kind}"
-        lines.append(f"{head:<34}{setting.help}{_default_text(setting)}")
+        lines.append(f"{head:<40}{setting.help}{_default_text(setting)}")
     return "\n".join(lines) + "\n"
 
 
