@@ -15,6 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
+DOCKER_BRIDGE = "dockerbench0"
+
 
 class UnixConnection(http.client.HTTPConnection):
     """http.client over a UNIX socket, kept alive between requests."""
@@ -79,8 +81,7 @@ class Engine:
             env=self.environment,
             check=check,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
         )
 
     def stop(self) -> None:
@@ -110,6 +111,11 @@ def engines(wanted: set[str]):  # type: ignore[no-untyped-def]
     """Start the wanted engines and yield them; their directories are gone afterwards."""
     root = Path(tempfile.mkdtemp(prefix="satsuma-bench-"))
     running: list[Engine] = []
+    rules = (
+        subprocess.run(["iptables-save"], capture_output=True, check=False)
+        if shutil.which("iptables")
+        else None
+    )
     try:
         client = shutil.which("docker")
         if client is None:
@@ -126,6 +132,11 @@ def engines(wanted: set[str]):  # type: ignore[no-untyped-def]
     finally:
         for engine in running:
             engine.stop()
+        if any(engine.name == "dockerd" for engine in running):
+            # dockerd leaves its chains and a FORWARD policy of DROP behind.
+            subprocess.run(["ip", "link", "del", DOCKER_BRIDGE], check=False, stderr=subprocess.DEVNULL)
+            if rules is not None:
+                subprocess.run(["iptables-restore"], input=rules.stdout, check=False)
         for mount in reversed([line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]):
             if mount.startswith(str(root)):
                 subprocess.run(["umount", "-l", mount], check=False)
@@ -169,7 +180,7 @@ def start_dockerd(root: Path, client: str) -> Engine:
             "--exec-root",
             f"{root}/run",
         ),
-        *("--pidfile", f"{root}/pid", "--bridge", "dockerbench0", "--log-level", "error"),
+        *("--pidfile", f"{root}/pid", "--bridge", DOCKER_BRIDGE, "--log-level", "error"),
     ]
     return Engine("dockerd", argv, root, client)
 
