@@ -1,0 +1,40 @@
+"""Signal names and numbers as clients write them: `KILL`, `SIGKILL`, `9`, `RTMIN+3`."""
+
+from __future__ import annotations
+
+import signal
+
+from satsuma.base.errors import InvalidParameter
+
+_RTMIN, _RTMAX = 34, 64
+_NAMES = {item.name.removeprefix("SIG"): int(item) for item in signal.Signals} | {
+    "POLL": 29,
+    "IOT": 6,
+    "CLD": 17,
+}
+
+
+def parse_signal(text: str) -> int:
+    """Return the number of a signal.
+
+    Raises:
+        InvalidParameter: `invalid signal: X`.
+    """
+    numeric = text.isascii() and text.isdigit()
+    number = int(text) if numeric else _by_name(text.upper().removeprefix("SIG"))
+    if not 1 <= number <= _RTMAX:
+        raise InvalidParameter(f"invalid signal: {text}")
+    return number
+
+
+def _by_name(name: str) -> int:
+    if name in _NAMES:
+        return _NAMES[name]
+    base, sign, offset = name.partition("+")
+    if base == "RTMIN" and sign and offset.isdigit():
+        return min(_RTMIN + int(offset), _RTMAX + 1)
+    base, sign, offset = name.partition("-")
+    if base == "RTMAX" and sign and offset.isdigit():
+        number = _RTMAX - int(offset)
+        return number if number >= _RTMIN else 0
+    return {"RTMIN": _RTMIN, "RTMAX": _RTMAX}.get(name, 0)
