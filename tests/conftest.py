@@ -1,0 +1,48 @@
+"""Fixtures that all tests share; what needs root says so."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import harness
+
+ROOT_FOLDERS = ("kernel", "blackbox", "tutorial")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests of the folders that need root; skip them where there is none."""
+    base = Path(__file__).parent
+    skip = pytest.mark.skip(reason="needs root: namespaces, mounts, cgroups")
+    for item in items:
+        parts = item.path.relative_to(base).parts if item.path.is_relative_to(base) else ()
+        if parts and parts[0] in ROOT_FOLDERS:
+            item.add_marker(pytest.mark.root)
+            if os.geteuid() != 0:
+                item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def daemon() -> Iterator[harness.Daemon]:
+    """One engine for the whole run, with the image `busybox:latest` on it."""
+    with harness.private_daemon() as running:
+        harness.Client("satsuma", running)("image", "bootstrap", "busybox")
+        yield running
+
+
+@pytest.fixture(params=harness.clients())
+def client(request: pytest.FixtureRequest, daemon: harness.Daemon) -> harness.Client:
+    """Each command line in turn, on the shared engine."""
+    return harness.Client(request.param, daemon)
+
+
+@pytest.fixture
+def satsuma(daemon: harness.Daemon) -> harness.Client:
+    """Our own command line on the shared engine."""
+    return harness.Client("satsuma", daemon)

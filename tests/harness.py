@@ -1,0 +1,244 @@
+"""A private engine for tests: its own roots, socket and bridge; nothing of it may be left afterwards.
+
+Every black-box test drives a real `satsumad` through a real client, `satsuma` or the stock `docker` command line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+BIN = Path(sys.executable).parent
+DOCKER = shutil.which("docker")
+START_LIMIT = 60.0
+"""Seconds after which a daemon that does not answer is broken; far above what a slow machine needs."""
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """http.client over a UNIX socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=120)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class Daemon:
+    """One satsumad with roots of its own; can be killed and started again on the same roots."""
+
+    def __init__(self, *flags: str, root: Path | None = None) -> None:
+        self.root = root or Path(tempfile.mkdtemp(prefix="satsuma-test-"))
+        self.data_root = self.root / "data"
+        self.exec_root = self.root / "run"
+        self.socket = self.root / "satsuma.sock"
+        self.log = self.root / "satsumad.log"
+        self.bridge = "st" + self.root.name[-8:].replace("_", "x")
+        self.flags = flags
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def host(self) -> str:
+        return f"unix://{self.socket}"
+
+    def argv(self) -> list[str]:
+        """Return the command line of this daemon."""
+        return [
+            str(BIN / "satsumad"),
+            *("--host", self.host, "--data-root", str(self.data_root), "--exec-root", str(self.exec_root)),
+            *("--bridge", self.bridge, *self.flags),
+        ]
+
+    def start(self, **environment: str) -> Daemon:
+        """Start it and return when it answers."""
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                self.argv(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={**os.environ, **environment},
+            )
+        deadline = time.monotonic() + START_LIMIT
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                if self.api("GET", "/_ping")[0] == 200:
+                    return self
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.02)
+        raise AssertionError(f"satsumad did not start:\n{self.log.read_text()[-4000:]}")
+
+    def api(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
+        """Send one request; return the status and the decoded answer (text when it is not JSON)."""
+        connection = UnixConnection(str(self.socket))
+        try:
+            data = None if body is None else json.dumps(body).encode()
+            connection.request(method, path, data, {"Content-Type": "application/json"} if data else {})
+            response = connection.getresponse()
+            text = response.read().decode()
+            try:
+                return response.status, json.loads(text)
+            except ValueError:
+                return response.status, text
+        finally:
+            connection.close()
+
+    def kill(self) -> None:
+        """End it as a crash does: SIGKILL, to the daemon alone."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def terminate(self) -> float:
+        """End it as an administrator does; return how long that took in seconds."""
+        assert self.process is not None
+        started = time.monotonic()
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(60)
+        return time.monotonic() - started
+
+    def remove_containers(self) -> None:
+        """Remove every container, with its anonymous volumes."""
+        for container in self.api("GET", "/containers/json?all=1")[1]:
+            self.api("DELETE", f"/containers/{container['Id']}?force=1&v=1")
+
+    def close(self) -> None:
+        """Remove all that it made, end it, and check that nothing of it is left on the host."""
+        try:
+            if self.process is None or self.process.poll() is not None:
+                self.start()
+            self.remove_containers()
+            self.terminate()
+        finally:
+            if self.process is not None and self.process.poll() is None:
+                self.process.kill()
+                self.process.wait()
+            left = self.leftovers()
+            shutil.rmtree(self.root, ignore_errors=True)
+        assert not left, f"left behind by {self.root}: {left}"
+
+    def leftovers(self, *, wait: float = 10.0) -> list[str]:
+        """Return what is left of this daemon: mounts, interfaces, processes, cgroups.  What is deferred gets time."""
+        deadline = time.monotonic() + wait
+        while True:
+            left = self._leftovers()
+            if not left or time.monotonic() > deadline:
+                return left
+            time.sleep(0.05)
+
+    def _leftovers(self) -> list[str]:
+        root = str(self.root)
+        left = [
+            f"mount {line}" for line in Path("/proc/self/mounts").read_text().splitlines() if root in line
+        ]
+        left += [f"interface {name}" for name in os.listdir("/sys/class/net") if name == self.bridge]
+        for entry in os.listdir("/proc"):
+            if entry.isdigit():
+                with contextlib.suppress(OSError):
+                    command = (
+                        Path(f"/proc/{entry}/cmdline")
+                        .read_bytes()
+                        .replace(b"\0", b" ")
+                        .decode("utf-8", "replace")
+                    )
+                    if root in command:
+                        left.append(f"process {entry} {command}")
+        return left
+
+
+class Client:
+    """A command line, `satsuma` or `docker`, that talks to one daemon."""
+
+    def __init__(self, program: str, daemon: Daemon) -> None:
+        self.program = program
+        self.daemon = daemon
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(daemon.root),
+            "DOCKER_HOST": daemon.host,
+            "DOCKER_BUILDKIT": "0",
+            "LC_ALL": "C.UTF-8",
+        }
+
+    @property
+    def argv0(self) -> str:
+        return str(BIN / "satsuma") if self.program == "satsuma" else str(DOCKER)
+
+    def run(
+        self,
+        *arguments: str,
+        input: bytes | str = b"",
+        check: bool = True,
+        timeout: float = 120,
+        cwd: str | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run one command; without *check* the caller looks at returncode, stdout and stderr."""
+        data = input.decode("utf-8", "surrogateescape") if isinstance(input, bytes) else input
+        done = subprocess.run(
+            [self.argv0, *arguments],
+            input=data,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+            timeout=timeout,
+            check=False,
+            cwd=cwd,
+        )
+        if check and done.returncode:
+            raise AssertionError(
+                f"{self.program} {' '.join(arguments)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+            )
+        return done
+
+    def __call__(self, *arguments: str, **kwargs: Any) -> str:
+        """Run one command that must succeed and return what it printed, without the last line end."""
+        return self.run(*arguments, **kwargs).stdout.rstrip("\n")
+
+    def popen(self, *arguments: str, **kwargs: Any) -> subprocess.Popen[bytes]:
+        """Start one command; the caller owns it."""
+        return subprocess.Popen([self.argv0, *arguments], env=self.environment, **kwargs)
+
+
+def clients() -> list[str]:
+    """Return the command lines that can be tried on this machine."""
+    return ["satsuma", "docker"] if DOCKER else ["satsuma"]
+
+
+@contextlib.contextmanager
+def private_daemon(*flags: str) -> Iterator[Daemon]:
+    """Start a daemon for one test and remove all of it."""
+    daemon = Daemon(*flags)
+    try:
+        yield daemon.start()
+    finally:
+        daemon.close()
+
+
+def eventually(check: Any, *, limit: float = 30.0, message: str = "") -> Any:
+    """Call *check* until it returns something true and return that; the limit is generous, never a timing test."""
+    deadline = time.monotonic() + limit
+    while True:
+        value = check()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(message or f"{check} never became true")
+        time.sleep(0.02)
