@@ -20,8 +20,9 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-import harness
 import pytest
+
+import harness
 
 HELLO = Path(__file__).parents[2] / "examples" / "hello"
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "uts")
