@@ -17,7 +17,13 @@ import os
 import stat as _stat
 
 from satsuma.linux import syscalls
-from satsuma.linux.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, encode
+from satsuma.linux.syscalls import (
+    RESOLVE_IN_ROOT,
+    RESOLVE_NO_MAGICLINKS,
+    RESOLVE_NO_SYMLINKS,
+    RESOLVE_NO_XDEV,
+    encode,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -426,7 +432,14 @@ def remove_tree_at(parent: int, name: bytes) -> None:
 
 
 def _open_directory(parent: int, name: bytes) -> int:
-    return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+    try:
+        # RESOLVE_NO_XDEV also stops at bind mounts of the same file system: what is mounted is not ours to empty.
+        return syscalls.openat2(parent, name, flags, 0, RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS)
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), _text(name)) from None
+        raise
 
 
 def _empty_directory(top: int, pending: list[bytes], moved: int) -> int:
