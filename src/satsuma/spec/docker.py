@@ -283,6 +283,13 @@ class CreateRequest(ContainerConfig, frozen=True):
     networking_config: NetworkingConfig = NetworkingConfig()
 
 
+class CreateResponse(Body, frozen=True):
+    """Answer to POST /containers/create."""
+
+    id: str = field(default="", name="Id")
+    warnings: list[str] = []
+
+
 class UpdateRequest(Resources, frozen=True):
     """Body of POST /containers/{id}/update."""
 
