@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def daemon() -> Iterator[harness.Daemon]:
     """One engine for the whole run, with the image `busybox:latest` on it."""
     with harness.private_daemon() as running:
-        harness.Client("satsuma", running)("image", "bootstrap", "busybox")
+        harness.bootstrap_busybox(running)
         yield running
 
 

@@ -22,6 +22,8 @@ from typing import Any
 
 BIN = Path(sys.executable).parent
 DOCKER = shutil.which("docker")
+REFERENCE = os.environ.get("SATSUMA_TEST_REFERENCE", "")
+"""Path of a dockerd: the black-box tests then judge that one, so that the suite is verified before it judges ours."""
 START_LIMIT = 60.0
 """Seconds after which a daemon that does not answer is broken; far above what a slow machine needs."""
 
@@ -58,6 +60,28 @@ class Daemon:
 
     def argv(self) -> list[str]:
         """Return the command line of this daemon."""
+        if REFERENCE:
+            flags = [flag for flag in self.flags if not flag.startswith("--live-restore")]
+            subprocess.run(
+                ["ip", "link", "add", self.bridge, "type", "bridge"], check=False, stderr=subprocess.DEVNULL
+            )
+            subprocess.run(
+                ["ip", "addr", "add", f"10.{self.root.stat().st_ino % 250}.0.1/24", "dev", self.bridge],
+                check=False,
+                stderr=subprocess.DEVNULL,
+            )
+            return [
+                REFERENCE,
+                *(
+                    "--host",
+                    self.host,
+                    "--data-root",
+                    str(self.data_root),
+                    "--exec-root",
+                    str(self.exec_root),
+                ),
+                *("--pidfile", str(self.root / "pid"), "--bridge", self.bridge, "--live-restore", *flags),
+            ]
         return [
             str(BIN / "satsumad"),
             *("--host", self.host, "--data-root", str(self.data_root), "--exec-root", str(self.exec_root)),
@@ -130,7 +154,9 @@ class Daemon:
             if self.process is not None and self.process.poll() is None:
                 self.process.kill()
                 self.process.wait()
-            left = self.leftovers()
+            if REFERENCE:
+                subprocess.run(["ip", "link", "del", self.bridge], check=False)
+            left = [] if REFERENCE else self.leftovers()
             shutil.rmtree(self.root, ignore_errors=True)
         assert not left, f"left behind by {self.root}: {left}"
 
@@ -219,7 +245,36 @@ class Client:
 
 def clients() -> list[str]:
     """Return the command lines that can be tried on this machine."""
+    if REFERENCE:
+        return ["docker"]
     return ["satsuma", "docker"] if DOCKER else ["satsuma"]
+
+
+def bootstrap_busybox(daemon: Daemon) -> None:
+    """Put the image `busybox:latest` on an engine."""
+    if not REFERENCE:
+        Client("satsuma", daemon)("image", "bootstrap", "busybox")
+        return
+    rootfs = daemon.root / "busybox"
+    for directory in ("bin", "etc", "tmp", "root", "proc", "sys", "dev"):
+        (rootfs / directory).mkdir(parents=True)
+    shutil.copy("/bin/busybox", rootfs / "bin")
+    for applet in subprocess.run(
+        ["/bin/busybox", "--list"], capture_output=True, text=True, check=True
+    ).stdout.split():
+        if applet != "busybox":
+            (rootfs / "bin" / applet).hardlink_to(rootfs / "bin" / "busybox")
+    (rootfs / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+    (rootfs / "etc/group").write_text("root:x:0:\n")
+    archive = subprocess.run(["tar", "-C", str(rootfs), "-c", "."], check=True, capture_output=True).stdout
+    environment = Client("docker", daemon).environment
+    subprocess.run(
+        [str(DOCKER), "import", "-c", 'CMD ["sh"]', "-", "busybox"],
+        input=archive,
+        env=environment,
+        check=True,
+    )
+    shutil.rmtree(rootfs)
 
 
 @contextlib.contextmanager

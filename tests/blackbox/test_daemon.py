@@ -19,7 +19,7 @@ def own() -> harness.Daemon:
     """A daemon that a test may kill."""
     daemon = harness.Daemon()
     daemon.start()
-    harness.Client("satsuma", daemon)("image", "bootstrap", "busybox")
+    harness.bootstrap_busybox(daemon)
     yield daemon
     daemon.close()
 
@@ -79,7 +79,7 @@ def test_sigterm_stops_within_two_seconds_and_containers_run_on(own: harness.Dae
 def test_live_restore_false_stops_the_containers() -> None:
     with harness.private_daemon("--live-restore=false", "--shutdown-timeout", "3") as daemon:
         client = harness.Client("satsuma", daemon)
-        client("image", "bootstrap", "busybox")
+        harness.bootstrap_busybox(daemon)
         container = client("run", "-d", "--stop-timeout", "1", "busybox", "sleep", "1000")
         pid = int(client("inspect", "--format", "{{.State.Pid}}", container))
         daemon.terminate()
@@ -149,7 +149,7 @@ def test_data_root_can_be_moved(tmp_path: Path) -> None:
     try:
         daemon.start()
         client = harness.Client("satsuma", daemon)
-        client("image", "bootstrap", "busybox")
+        harness.bootstrap_busybox(daemon)
         client(
             "run",
             "--name",
@@ -178,7 +178,7 @@ def test_configuration_file_sets_what_flags_set(tmp_path: Path) -> None:
     file.write_text(json.dumps({"labels": ["site=here"], "log-opts": {"max-size": "1m"}, "mtu": 1400}))
     with harness.private_daemon("--config-file", str(file)) as daemon:
         client = harness.Client("satsuma", daemon)
-        client("image", "bootstrap", "busybox")
+        harness.bootstrap_busybox(daemon)
         assert daemon.api("GET", "/info")[1]["Labels"] == ["site=here"]
         assert client("run", "--rm", "busybox", "cat", "/sys/class/net/eth0/mtu") == "1400"
         container = client("create", "busybox")

@@ -12,7 +12,7 @@ def test_memory(client: harness.Client) -> None:
     client.run(
         "run",
         "--name",
-        "m",
+        "greedy",
         "--memory",
         "12m",
         "busybox",
@@ -23,9 +23,9 @@ def test_memory(client: harness.Client) -> None:
         check=False,
     )
     try:
-        assert client("inspect", "--format", "{{.State.OOMKilled}} {{.State.ExitCode}}", "m") == "true 137"
+        assert client("inspect", "--format", "{{.State.OOMKilled}} {{.State.ExitCode}}", "greedy") == "true 137"
     finally:
-        client("rm", "m")
+        client("rm", "greedy")
 
 
 def test_pids(client: harness.Client) -> None:

@@ -39,7 +39,7 @@ def free_port() -> int:
 def cli(request: pytest.FixtureRequest) -> Iterator[harness.Client]:
     """One command line on an engine of its own."""
     with harness.private_daemon() as daemon:
-        harness.Client("satsuma", daemon)("image", "bootstrap", "busybox")
+        harness.bootstrap_busybox(daemon)
         client = harness.Client(request.param, daemon)
         client("build", "-t", "myapp", str(HELLO))
         client.port = free_port()  # type: ignore[attr-defined]

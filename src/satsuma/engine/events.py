@@ -80,15 +80,15 @@ class Bus:
         try:
             if since_ns is not None:
                 for event in list(self._kept):
-                    if since_ns <= event["timeNano"] and (until_ns is None or event["timeNano"] <= until_ns):
-                        if wanted(event):
-                            yield event
+                    late = until_ns is not None and event["timeNano"] > until_ns
+                    if since_ns <= event["timeNano"] and not late and wanted(event):
+                        yield event
             while True:
-                event = await _next(queue, until_ns)
-                if event is None or (until_ns is not None and event["timeNano"] > until_ns):
+                fresh = await _next(queue, until_ns)
+                if fresh is None or (until_ns is not None and fresh["timeNano"] > until_ns):
                     return
-                if wanted(event):
-                    yield event
+                if wanted(fresh):
+                    yield fresh
         finally:
             self._readers.discard(queue)
 

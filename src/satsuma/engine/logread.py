@@ -217,13 +217,12 @@ class LogReader:
             return False
         if status.st_ino != self._inode:
             # Rotated: our file got a number.  What is newer than it comes next.
-            newer = []
+            newer: list[str] = []
             for name in reversed(log_files(self._path)):
-                if os.stat(name).st_ino == self._inode:
+                # A compressed file is at least as old as ours, which was read to its end.
+                if name.endswith(".gz") or os.stat(name).st_ino == self._inode:
                     break
                 newer.insert(0, name)
-                if name == self._path and len(newer) > 1:
-                    break
             self._pending = newer or [self._path]
             return self._next_file()
         if status.st_size < self._file.tell():

@@ -1,1 +1,1 @@
-"""Room image."""
+"""Images."""
