@@ -23,7 +23,9 @@ def test_memory(client: harness.Client) -> None:
         check=False,
     )
     try:
-        assert client("inspect", "--format", "{{.State.OOMKilled}} {{.State.ExitCode}}", "greedy") == "true 137"
+        assert (
+            client("inspect", "--format", "{{.State.OOMKilled}} {{.State.ExitCode}}", "greedy") == "true 137"
+        )
     finally:
         client("rm", "greedy")
 
