@@ -42,7 +42,8 @@ def test_builds_that_cannot_work(client: harness.Client, tmp_path: Path, dockerf
     (tmp_path / "link").symlink_to("../../../../../../etc/shadow")
     before = state(client)
     done = client.run("build", "--no-cache", "-t", "broken", str(tmp_path), check=False)
-    assert done.returncode == 1, done.stdout + done.stderr
+    # The classic builder hands the exit code of the failed command on.
+    assert done.returncode == (3 if "exit 3" in dockerfile else 1), done.stdout + done.stderr
     assert any(word in done.stderr + done.stdout for word in words.split("|")), done.stderr
     assert "shadow:" not in done.stdout + done.stderr
     assert client.run("inspect", "broken", check=False).returncode == 1
@@ -94,7 +95,7 @@ def test_a_hostile_context_stays_inside(satsuma: harness.Client, tmp_path: Path)
         (["nonsense"], 1, "nonsense"),
         (["ps", "--nonsense"], 125, "unknown flag: --nonsense"),
         (["volume", "create", "a/b"], 1, "a/b"),
-        (["network", "create", "bridge"], 1, "already exists"),
+        (["network", "create", "bridge"], 1, "operation is not permitted on predefined bridge network"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

@@ -74,7 +74,7 @@ def host_config_json(host: HostConfig, default_ulimits: Iterable[Ulimit] = ()) -
     answer["LogConfig"] = {"Type": host.log_config.type, "Config": host.log_config.config or {}}
     if not host.privileged:
         if answer["MaskedPaths"] is None:
-            answer["MaskedPaths"] = list(default_spec.MASKED_PATHS)
+            answer["MaskedPaths"] = default_spec.masked_paths()
         if answer["ReadonlyPaths"] is None:
             answer["ReadonlyPaths"] = list(default_spec.READONLY_PATHS)
     if host.oom_kill_disable is None:

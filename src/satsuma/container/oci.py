@@ -86,7 +86,7 @@ def plan_config(record: Record, plan: Plan) -> Json:
         "rootfsPropagation": _root_propagation(record.mounts),
     }
     if not host.privileged and not security.systempaths_unconfined:
-        linux["maskedPaths"] = default_spec.MASKED_PATHS if host.masked_paths is None else host.masked_paths
+        linux["maskedPaths"] = default_spec.masked_paths() if host.masked_paths is None else host.masked_paths
         linux["readonlyPaths"] = (
             default_spec.READONLY_PATHS if host.readonly_paths is None else host.readonly_paths
         )
@@ -182,7 +182,7 @@ def plan_mounts(record: Record, plan: Plan) -> list[Json]:
     user = _user_mounts(record, plan)
     covered = {mount["destination"] for mount in user}
     mounts = []
-    for mount in default_spec.MOUNTS:
+    for mount in default_spec.default_mounts(shm_size=host.shm_size):
         destination = mount["destination"]
         if destination in covered or ("/dev" in covered and destination.startswith("/dev/")):
             continue
@@ -223,7 +223,7 @@ def _plan_shm(mount: Json, record: Record, plan: Plan) -> Json | None:
         return _bind("/dev/shm", "/dev/shm")
     if source := plan.sources.get("/dev/shm"):
         return _bind("/dev/shm", source)
-    return mount | {"options": [*mount["options"], f"size={record.host.shm_size}"]}
+    return mount
 
 
 def _relax(mount: Json, record: Record) -> Json:
