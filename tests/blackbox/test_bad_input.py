@@ -41,7 +41,7 @@ def test_builds_that_cannot_work(client: harness.Client, tmp_path: Path, dockerf
     (tmp_path / "Dockerfile").write_text(dockerfile)
     (tmp_path / "link").symlink_to("../../../../../../etc/shadow")
     before = state(client)
-    done = client.run("build", "--no-cache", "-t", "broken", str(tmp_path), check=False)
+    done = client.run("build", "--no-cache", "--force-rm", "-t", "broken", str(tmp_path), check=False)
     # The classic builder hands the exit code of the failed command on.
     assert done.returncode == (3 if "exit 3" in dockerfile else 1), done.stdout + done.stderr
     assert any(word in done.stderr + done.stdout for word in words.split("|")), done.stderr

@@ -234,7 +234,7 @@ class Selection:
 
 
 def _port_set(name: str, filters: Filters) -> frozenset[str]:
-    answer = set()
+    answer: set[str] = set()
     for value in filters.get(name, ()):
         if ":" in value:
             raise InvalidParameter(f"filter for '{name}' should not contain ':': {value}")

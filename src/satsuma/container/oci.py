@@ -22,6 +22,7 @@ from satsuma.container.devices import Device, device_rules, devices_from_path
 from satsuma.container.mounts import MountPoint, tmpfs_options
 from satsuma.container.record import Record
 from satsuma.container.resources import oci_resources
+from satsuma.container.seccomp import resolve_profile
 from satsuma.runtime import default_spec
 from satsuma.spec.docker import Ulimit
 
@@ -385,4 +386,4 @@ def plan_seccomp(profile: str, capabilities: list[str], *, privileged: bool) -> 
             raise ValueError("not an object")
     except ValueError as error:
         raise InvalidParameter(f"Decoding seccomp profile failed: {error}")
-    return default_spec.resolve_seccomp(parsed, capabilities)
+    return resolve_profile(parsed, capabilities)
