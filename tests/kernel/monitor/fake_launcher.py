@@ -42,7 +42,7 @@ class FakeBackend:
     def _spawn(self, process, stdio, size):
         console = None
         if stdio is None:
-            console, slave = pty.open_host_pair()
+            console, slave = os.openpty()
             if size:
                 pty.set_size(console, *size)
             stdio = (slave, slave, slave)
@@ -86,7 +86,7 @@ class FakeBackend:
     def oom_killed(self):
         return False
 
-    def cgroup(self):
+    def cgroup_dirs(self):
         return {}
 
     def remove(self):

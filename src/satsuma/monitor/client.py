@@ -1,0 +1,725 @@
+"""The daemon's side: start the launcher, launch monitors, talk to them, find them again after a restart.
+
+asyncio; nothing here blocks the loop.  A `Launcher` starts its program again when it died.  A `Monitor` is a
+connection; its events (exits) arrive whether somebody waits or not.  Descriptors in specs stay the caller's:
+they are duplicated by sending, and may be closed when the call has returned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import dataclasses
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from satsuma.base import errors
+from satsuma.base.aio import blocking
+from satsuma.base.clock import now_ns
+from satsuma.linux import pidfd as linux_pidfd
+from satsuma.linux.cgroup import Cgroup
+from satsuma.monitor import escape, protocol, state
+from satsuma.monitor.state import ExitStatus, read_exit
+
+__all__ = [
+    "AttachSpec",
+    "Attachment",
+    "ExecSpec",
+    "ExitStatus",
+    "LaunchError",
+    "LaunchSpec",
+    "Launcher",
+    "LogSpec",
+    "Monitor",
+    "read_exit",
+    "reconnect",
+    "running_ids",
+]
+
+Body = dict[str, Any]
+
+REMEMBERED = 1024
+
+
+class LaunchError(errors.EngineError):
+    """A process did not start; `exit_code` is what Docker reports (125, 126, 127, 128)."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AttachSpec:
+    """A client to attach.
+
+    Attributes:
+        fd: a connected stream socket.
+        framed: stdcopy frames; ignored with a terminal.
+        detach_keys: honoured with a terminal only, as in Docker; b"" is none.
+        initial_stdin: bytes of the client that were read from *fd* already.
+    """
+
+    fd: int
+    stdin: bool = False
+    stdout: bool = True
+    stderr: bool = True
+    framed: bool = True
+    detach_keys: bytes = escape.DEFAULT
+    initial_stdin: bytes = b""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LogSpec:
+    """Where the output goes: a driver of `satsuma.monitor.logs`, its file, options and attributes."""
+
+    driver: str = "none"
+    path: str = ""
+    options: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    attrs: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchSpec:
+    """A container to start.
+
+    Attributes:
+        config: OCI config.json as a dict.
+        extras: what the config cannot say: `overlay` (dict), `seccomp_bpf` (bytes), `init_path`, `hold_fds`
+            (list of descriptors that the monitor keeps open), and descriptors under names that end in `_fd`.
+        console_size: (height, width), as Docker orders it.
+        stdin_once: the first attached client whose stdin ends gives the process EOF.
+        exit_path: where the exit record is written.
+    """
+
+    container_id: str
+    config: Body
+    extras: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    tty: bool = False
+    console_size: tuple[int, int] | None = None
+    open_stdin: bool = False
+    stdin_once: bool = False
+    log: LogSpec = dataclasses.field(default_factory=LogSpec)
+    exit_path: str
+    attaches: Sequence[AttachSpec] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ExecSpec:
+    """A session to start in a running container: *process* is an OCI process object."""
+
+    exec_id: str
+    process: Body
+    tty: bool = False
+    console_size: tuple[int, int] | None = None
+    attach: AttachSpec | None = None
+
+
+class Attachment:
+    """One attached client; `ended` becomes "closed", "detached" or "ended" (with the process)."""
+
+    def __init__(self) -> None:
+        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+
+class _Channel:
+    """A SOCK_SEQPACKET connection on the event loop: messages in, messages out, one end."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._loop = asyncio.get_running_loop()
+        self._assembler = protocol.Assembler()
+        self._sending = asyncio.Lock()
+        self._pending: dict[int, asyncio.Future[protocol.Message]] = {}
+        self._next_id = 1
+        self.closed: asyncio.Future[None] = self._loop.create_future()
+        self._loop.add_reader(sock.fileno(), self._readable)
+
+    def expect(self, request_id: int) -> asyncio.Future[protocol.Message]:
+        """Return the future of the reply with this id."""
+        future: asyncio.Future[protocol.Message] = self._loop.create_future()
+        self._pending[request_id] = future
+        future.add_done_callback(lambda _: self._pending.pop(request_id, None))
+        if self.closed.done():
+            future.set_exception(ConnectionResetError("connection is closed"))
+        return future
+
+    async def request(self, body: Body, packer: protocol.Packer | None = None) -> protocol.Message:
+        """Send a request and wait for its reply.
+
+        Raises:
+            ConnectionError: the peer is gone.
+        """
+        request_id = self._next_id
+        self._next_id += 1
+        future = self.expect(request_id)
+        try:
+            await self.send({"id": request_id, **body}, packer)
+        except BaseException:
+            future.cancel()
+            raise
+        return await future
+
+    async def send(self, body: Body, packer: protocol.Packer | None = None) -> None:
+        """Send one message; returns when the kernel has it, and its descriptors."""
+        packer = packer or protocol.Packer()
+        packets = protocol.pack(body, packer.blobs, packer.fds)
+        try:
+            async with self._sending:
+                for data, fds in packets.packets:
+                    await self._send_packet(data, fds)
+        finally:
+            packets.close()
+
+    async def _send_packet(self, data: bytes, fds: Sequence[int]) -> None:
+        while True:
+            if self._sock.fileno() < 0:
+                raise ConnectionResetError("connection is closed")
+            try:
+                protocol.send_packet(self._sock, data, fds)
+                return
+            except BlockingIOError:
+                writable: asyncio.Future[None] = self._loop.create_future()
+                self._loop.add_writer(self._sock.fileno(), _wake, writable)
+                try:
+                    await asyncio.wait((writable, self.closed), return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    if self._sock.fileno() >= 0:
+                        self._loop.remove_writer(self._sock.fileno())
+
+    def _readable(self) -> None:
+        while self._sock.fileno() >= 0:
+            try:
+                data, fds = protocol.receive_packet(self._sock)
+                if not data:
+                    self.close()
+                    return
+                message = self._assembler.feed(data, fds)
+            except BlockingIOError:
+                return
+            except (OSError, protocol.ProtocolError):
+                self.close()
+                return
+            if message is not None:
+                self._dispatch(message)
+
+    def _dispatch(self, message: protocol.Message) -> None:
+        request_id = message.body.get("id")
+        if request_id is None:
+            self.event(message)
+            message.close()
+            return
+        future = self._pending.pop(request_id, None)
+        if future is None or future.done():
+            message.close()
+        else:
+            future.set_result(message)
+
+    def event(self, message: protocol.Message) -> None:
+        """Take a message without an id."""
+
+    def close(self) -> None:
+        """End the connection; every request that waits fails."""
+        if self._sock.fileno() < 0:
+            return
+        self._loop.remove_reader(self._sock.fileno())
+        self._loop.remove_writer(self._sock.fileno())
+        self._sock.close()
+        self._assembler.close()
+        if not self.closed.done():
+            self.closed.set_result(None)
+        for future in tuple(self._pending.values()):
+            if not future.done():
+                future.set_exception(ConnectionResetError("connection is closed"))
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _socketpair() -> tuple[socket.socket, socket.socket]:
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+
+
+class Launcher:
+    """The launcher program, started again when it ended."""
+
+    def __init__(self, exec_root: str, command: Sequence[str] | None = None) -> None:
+        self._exec_root = exec_root
+        self._command = tuple(command) if command is not None else _default_command()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: _Channel | None = None
+        self._starting = asyncio.Lock()
+
+    @classmethod
+    async def start(cls, exec_root: str, *, command: Sequence[str] | None = None) -> Launcher:
+        """Start the program and wait until it is ready.
+
+        Args:
+            command: what to run instead of the launcher; gets descriptor number and exec-root appended.
+        Raises:
+            System: it does not start.
+        """
+        launcher = cls(exec_root, command)
+        await launcher._ready()
+        return launcher
+
+    async def _ready(self) -> _Channel:
+        async with self._starting:
+            if self._channel is not None and not self._channel.closed.done():
+                return self._channel
+            ours, theirs = _socketpair()
+            with theirs:
+                command = (*self._command, str(theirs.fileno()), self._exec_root)
+                self._process = await blocking(_spawn, command, theirs.fileno(), self._process)
+            channel = _LauncherChannel(ours)
+            await asyncio.wait((channel.ready, channel.closed), return_when=asyncio.FIRST_COMPLETED)
+            if not channel.ready.done():
+                raise errors.System("the launcher did not start")
+            self._channel = channel
+            return channel
+
+    @property
+    def pid(self) -> int:
+        """Process id of the program."""
+        assert self._process is not None
+        return self._process.pid
+
+    async def _ask(self, body: Body, sock: socket.socket) -> None:
+        """Pass *sock* to the program; start the program anew once if it is gone."""
+        packer = protocol.Packer()
+        packer.fd(sock.fileno())
+        channel = await self._ready()
+        try:
+            await channel.send(body, packer)
+        except ConnectionError:
+            channel.close()
+            await (await self._ready()).send(body, packer)
+
+    async def launch(self, spec: LaunchSpec) -> Monitor:
+        """Start a container and return when its program runs.
+
+        Raises:
+            LaunchError: it did not start; nothing is left behind.
+        """
+        body, packer = _launch_body(spec)
+        ours, theirs = _socketpair()
+        with theirs:
+            monitor = Monitor(self._exec_root, ours, spec.container_id, spec.exit_path)
+            try:
+                # The request waits in the socket before the child that reads it exists.
+                reply = monitor._channel.expect(0)
+                await monitor._channel.send(body, packer)
+                await self._ask({"op": "launch"}, theirs)
+            except BaseException:
+                monitor.close()
+                raise
+        try:
+            message = await reply
+        except ConnectionError:
+            monitor.close()
+            raise LaunchError("the monitor of the container died while it started", 128) from None
+        except BaseException:
+            monitor.close()
+            raise
+        monitor._opened(_check(message.body))
+        return monitor
+
+    async def make_netns(self) -> tuple[int, int]:
+        """Make a network namespace: (namespace descriptor, NETLINK_ROUTE socket inside); lo is up.
+
+        Raises:
+            System: the kernel refused.
+        """
+        ours, theirs = _socketpair()
+        channel = _Channel(ours)
+        try:
+            with theirs:
+                reply = channel.expect(0)
+                await self._ask({"op": "netns"}, theirs)
+            message = await reply
+        except ConnectionError:
+            raise errors.System("cannot create a network namespace") from None
+        finally:
+            channel.close()
+        try:
+            return message.take_fd(0), message.take_fd(1)
+        finally:
+            message.close()
+
+    async def close(self) -> None:
+        """End the program; monitors and containers go on."""
+        if self._channel is not None:
+            self._channel.close()
+        if self._process is not None:
+            await blocking(self._process.wait)
+
+
+class _LauncherChannel(_Channel):
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        self.ready: asyncio.Future[None] = self._loop.create_future()
+
+    def event(self, message: protocol.Message) -> None:
+        if "ready" in message.body:
+            _wake(self.ready)
+
+
+def _default_command() -> tuple[str, ...]:
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "launcher.py")
+    return (sys.executable, "-I", "-S", "-B", path)
+
+
+def _spawn(
+    command: Sequence[str], fd: int, previous: subprocess.Popen[bytes] | None
+) -> subprocess.Popen[bytes]:
+    if previous is not None:
+        previous.wait()
+    # Its own session: a terminal's signals are for the daemon.  Few arenas, because each costs every monitor.
+    environment = {"PATH": os.defpath, "MALLOC_ARENA_MAX": "1"}
+    if "SATSUMA_FAILPOINTS" in os.environ:
+        environment["SATSUMA_FAILPOINTS"] = os.environ["SATSUMA_FAILPOINTS"]
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        pass_fds=(fd,),
+        start_new_session=True,
+        env=environment,
+    )
+
+
+class _MonitorChannel(_Channel):
+    def __init__(self, sock: socket.socket, monitor: Monitor) -> None:
+        super().__init__(sock)
+        self._monitor = monitor
+
+    def event(self, message: protocol.Message) -> None:
+        self._monitor._event(message.body)
+
+
+class Monitor:
+    """A connection to one monitor.
+
+    Attributes:
+        pid, init_pid, start_time: of the monitor, of init, and of init in clock ticks after boot.
+        started_at_ns: when init had passed execve.
+        cgroup: controller name → directory.
+    """
+
+    def __init__(self, exec_root: str, sock: socket.socket, container_id: str, exit_path: str) -> None:
+        self.container_id = container_id
+        self.pid = 0
+        self.init_pid = 0
+        self.start_time = 0
+        self.started_at_ns = 0
+        self.cgroup: dict[str, str] = {}
+        self._exec_root = exec_root
+        self._exit_path = exit_path
+        self._channel = _MonitorChannel(sock, self)
+        self._exit: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
+        self._exec_exits: collections.OrderedDict[str, asyncio.Future[int]] = collections.OrderedDict()
+        self._attachments: dict[str, Attachment] = {}
+        self._attach_count = 0
+        self._abandoned = False
+        self._channel.closed.add_done_callback(lambda _: self._lost())
+
+    def _opened(self, body: Body) -> None:
+        self.pid = body["pid"]
+        self.init_pid = body["init_pid"]
+        self.start_time = body["start_time"]
+        self.started_at_ns = body["started_at_ns"]
+        self.cgroup = body["cgroup"]
+        self._exit_path = body["exit_path"]
+
+    def _event(self, body: Body) -> None:
+        match body.get("event"):
+            case "exit":
+                self._set_exit(ExitStatus(body["exit_code"], body["oom_killed"], body["finished_at_ns"]))
+            case "exec_exit":
+                self._set_exec_exit(body["exec_id"], body["exit_code"])
+            case "attach_end":
+                attachment = self._attachments.pop(body["attach_id"], None)
+                if attachment is not None and not attachment.ended.done():
+                    attachment.ended.set_result(body["reason"])
+
+    def _set_exit(self, status: ExitStatus) -> None:
+        if not self._exit.done():
+            self._exit.set_result(status)
+
+    def _exec_future(self, exec_id: str) -> asyncio.Future[int]:
+        future = self._exec_exits.get(exec_id)
+        if future is None:
+            future = asyncio.get_running_loop().create_future()
+            self._exec_exits[exec_id] = future
+        return future
+
+    def _set_exec_exit(self, exec_id: str, code: int) -> None:
+        future = self._exec_future(exec_id)
+        if not future.done():
+            future.set_result(code)
+        while len(self._exec_exits) > REMEMBERED and next(iter(self._exec_exits.values())).done():
+            self._exec_exits.popitem(last=False)
+
+    def _lost(self) -> None:
+        """Settle everything when the connection has ended: the monitor ended, or was killed."""
+        for attachment in self._attachments.values():
+            if not attachment.ended.done():
+                attachment.ended.set_result("ended")
+        self._attachments.clear()
+        if self._abandoned:
+            return
+        for future in self._exec_exits.values():
+            if not future.done():
+                future.set_result(state.KILLED_WITH_MONITOR)
+        if self.init_pid and not self._exit.done():
+            self._set_exit(_bury(self._exec_root, self.container_id, self._exit_path))
+
+    @property
+    def exited(self) -> bool:
+        """True when `wait` would answer at once."""
+        return self._exit.done()
+
+    async def wait(self) -> ExitStatus:
+        """Wait for the end of the container; any number of callers, each may be cancelled."""
+        return await asyncio.shield(self._exit)
+
+    async def exec_wait(self, exec_id: str) -> int:
+        """Wait for the end of an exec session and return its exit code."""
+        return await asyncio.shield(self._exec_future(exec_id))
+
+    async def _call(self, body: Body, packer: protocol.Packer | None = None) -> Body:
+        try:
+            message = await self._channel.request(body, packer)
+        except ConnectionError:
+            raise errors.Conflict(f"container {self.container_id} is not running") from None
+        message.close()
+        return _check(message.body)
+
+    async def status(self) -> Body:
+        """Return the monitor's own account: pids, running sessions, exit codes of ended ones."""
+        return await self._call({"op": "status"})
+
+    async def attach(self, spec: AttachSpec) -> Attachment:
+        """Attach a client; the bytes then flow between monitor and client without the daemon.
+
+        Raises:
+            Conflict: the container is not running.
+        """
+        self._attach_count += 1
+        attach_id = f"{id(self):x}.{self._attach_count}"
+        packer = protocol.Packer()
+        body = {"op": "attach", "attach_id": attach_id, "attach": _attach_body(spec, packer)}
+        attachment = self._attachments[attach_id] = Attachment()
+        try:
+            await self._call(body, packer)
+        except BaseException:
+            self._attachments.pop(attach_id, None)
+            raise
+        return attachment
+
+    async def exec(self, spec: ExecSpec) -> int:
+        """Start a session and return its pid once its program runs; `exec_wait` tells its end.
+
+        Raises:
+            LaunchError: it did not start.  The client's socket is still the caller's, to say so.
+            Conflict: the container is not running.
+        """
+        packer = protocol.Packer()
+        body: Body = {
+            "op": "exec",
+            "exec_id": spec.exec_id,
+            "process": spec.process,
+            "tty": spec.tty,
+            "console_size": spec.console_size,
+        }
+        if spec.attach is not None:
+            body["attach"] = _attach_body(spec.attach, packer)
+        reply = await self._call(body, packer)
+        self._exec_future(spec.exec_id)
+        pid: int = reply["pid"]
+        return pid
+
+    async def resize(self, width: int, height: int, exec_id: str | None = None) -> None:
+        """Set the size of a terminal; a process without one ignores it."""
+        await self._call({"op": "resize", "width": width, "height": height, "exec_id": exec_id})
+
+    async def signal(self, signum: int, exec_id: str | None = None) -> None:
+        """Send a signal to init, or to the first process of a session.
+
+        Raises:
+            Conflict: the container is not running.
+        """
+        await self._call({"op": "signal", "signum": signum, "exec_id": exec_id})
+
+    async def kill_all(self) -> None:
+        """Send SIGKILL to every process of the container's cgroup."""
+        await self._call({"op": "kill_all"})
+
+    async def close_stdin(self, exec_id: str | None = None) -> None:
+        """Give the process EOF on stdin."""
+        await self._call({"op": "close_stdin", "exec_id": exec_id})
+
+    def close(self) -> None:
+        """Let go of the connection; the monitor goes on.  Waiters stay unanswered: cancel them."""
+        self._abandoned = True
+        self._channel.close()
+
+
+def _check(body: Body) -> Body:
+    """Return a reply, or raise the error that it carries."""
+    if "error" not in body:
+        return body
+    if body["kind"] == "StartError":
+        raise LaunchError(body["error"], body["exit_code"])
+    kind = getattr(errors, body["kind"], errors.System)
+    raise kind(body["error"])
+
+
+def _attach_body(spec: AttachSpec, packer: protocol.Packer) -> Body:
+    body: Body = {
+        "fd": packer.fd(spec.fd),
+        "stdin": spec.stdin,
+        "stdout": spec.stdout,
+        "stderr": spec.stderr,
+        "framed": spec.framed,
+        "detach_keys": packer.blob(spec.detach_keys),
+    }
+    if spec.initial_stdin:
+        body["initial_stdin"] = packer.blob(spec.initial_stdin)
+    return body
+
+
+def _launch_body(spec: LaunchSpec) -> tuple[Body, protocol.Packer]:
+    packer = protocol.Packer()
+    extras: Body = {}
+    fds: dict[str, int] = {}
+    blobs: dict[str, int] = {}
+    hold: list[int] = []
+    for name, value in spec.extras.items():
+        if name == "hold_fds":
+            hold = [packer.fd(fd) for fd in value]
+        elif name.endswith("_fd"):
+            if value is not None:
+                fds[name] = packer.fd(value)
+        elif isinstance(value, bytes):
+            blobs[name] = packer.blob(value)
+        else:
+            extras[name] = value
+    body: Body = {
+        "container_id": spec.container_id,
+        "config": spec.config,
+        "extras": extras,
+        "extra_fds": fds,
+        "extra_blobs": blobs,
+        "hold_fds": hold,
+        "tty": spec.tty,
+        "console_size": spec.console_size,
+        "open_stdin": spec.open_stdin,
+        "stdin_once": spec.stdin_once,
+        "log": {
+            "driver": spec.log.driver,
+            "path": spec.log.path,
+            "options": dict(spec.log.options),
+            "attrs": dict(spec.log.attrs),
+        },
+        "exit_path": spec.exit_path,
+        "attaches": [_attach_body(attach, packer) for attach in spec.attaches],
+    }
+    return body, packer
+
+
+def running_ids(exec_root: str) -> list[str]:
+    """Return the ids of the containers whose monitor runs, or was killed and not cleaned up after."""
+    try:
+        return sorted(os.listdir(state.containers_dir(exec_root)))
+    except FileNotFoundError:
+        return []
+
+
+async def reconnect(exec_root: str, container_id: str, exit_path: str | None = None) -> Monitor | None:
+    """Connect to the monitor of a container that another daemon started.
+
+    Returns None when the monitor is gone; the exit record then exists if the container ever ran: a monitor
+    that was killed is cleaned up after here, and its record written in its place.
+    """
+    sock = _connect(state.run_dir(exec_root, container_id))
+    if sock is None:
+        known = state.read_state(state.run_dir(exec_root, container_id))
+        path = exit_path or (known or {}).get("exit_path")
+        if path:
+            await blocking(_bury, exec_root, container_id, path)
+        return None
+    monitor = Monitor(exec_root, sock, container_id, exit_path or "")
+    try:
+        body = await monitor.status()
+    except errors.Conflict:
+        # It ended while we connected; by now its record is in place.
+        return None
+    monitor._opened(body)
+    if body["exit"] is not None:
+        monitor._set_exit(ExitStatus(**body["exit"]))
+    for exec_id, code in body["exec_codes"].items():
+        monitor._set_exec_exit(exec_id, code)
+    for exec_id in body["execs"]:
+        monitor._exec_future(exec_id)
+    return monitor
+
+
+def _connect(directory: str) -> socket.socket | None:
+    try:
+        directory_fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    try:
+        # Not by its whole path: sun_path holds 108 bytes.
+        sock.connect(f"/proc/self/fd/{directory_fd}/{state.SOCKET}")
+    except (FileNotFoundError, ConnectionRefusedError):
+        sock.close()
+        return None
+    finally:
+        os.close(directory_fd)
+    return sock
+
+
+def _bury(exec_root: str, container_id: str, exit_path: str) -> ExitStatus:
+    """Return the exit record; when there is none, clean up after a killed monitor and write it."""
+    status = read_exit(exit_path)
+    directory = state.run_dir(exec_root, container_id)
+    known = state.read_state(directory)
+    if status is None:
+        if known is not None:
+            _kill_leftovers(known)
+        status = ExitStatus(state.KILLED_WITH_MONITOR, False, now_ns())
+        if os.path.isdir(os.path.dirname(exit_path)):
+            state.write_exit(exit_path, status)
+    state.remove_run_dir(directory)
+    return status
+
+
+def _kill_leftovers(known: Body) -> None:
+    """Kill what a dead monitor left: its init has the parent death signal, its cgroup may have more."""
+    try:
+        pidfd = linux_pidfd.open_pidfd(known["init_pid"])
+    except ProcessLookupError:
+        pass
+    else:
+        try:
+            if linux_pidfd.start_time(known["init_pid"]) == known["start_time"]:
+                linux_pidfd.send_signal(pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        finally:
+            os.close(pidfd)
+    if known["cgroup"]:
+        cgroup = Cgroup("", dirs=known["cgroup"])
+        cgroup.kill_all()
+        cgroup.remove()

@@ -1,0 +1,407 @@
+"""The monitor: one small process per container, from its start to its exit record.
+
+Life: read the launch request → open log and control socket → start init → answer → serve → init exits →
+collect output → exit record → clean up → tell everyone → end.
+
+The monitor outlives the daemon.  It is a session leader, ignores every signal that stops a service (HUP,
+INT, TERM, QUIT: containers survive `systemctl stop satsuma`, whose unit needs KillMode=process), and is the
+subreaper of what its container leaves behind.  When the monitor itself is killed, init gets SIGKILL by its
+parent death signal: nothing runs unsupervised; the daemon then counts exit code 137, as containerd does for a
+dead shim, and cleans up by monitor.json.
+
+The process that asked for the launch stays connected through the same socket.
+
+Crash: the control socket exists before init runs, so the next daemon finds whatever was started.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+
+from satsuma.base.clock import now_ns
+from satsuma.base.errors import Conflict, EngineError, InvalidParameter, NotFound
+from satsuma.base.failpoints import failpoint
+from satsuma.linux.prctl import set_child_subreaper, set_name
+from satsuma.monitor import protocol, state
+from satsuma.monitor.backend import StartError
+from satsuma.monitor.control import Connection, ControlServer
+from satsuma.monitor.execs import DETACH_NOTICE, Pipes, Running, Sessions, attach_body
+from satsuma.monitor.logs import open_log
+from satsuma.monitor.loop import Loop
+from satsuma.monitor.state import ExitStatus, exit_code
+from satsuma.monitor.streams import Stdio
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from satsuma.monitor.backend import Backend
+
+    Body = dict[str, Any]
+
+LINGER = 30.0
+"""Seconds for which the last output waits for slow clients after the container has ended."""
+LINGER_STEP = 0.05
+SESSION_GRACE = 1.0
+"""Seconds for which the exec sessions of an ended container may take to be reaped."""
+IGNORED_SIGNALS = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGPIPE,
+    signal.SIGTSTP,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+)
+
+
+class Monitor:
+    """One container's monitor.
+
+    Args:
+        exec_root: where `containers/<id>` is made.
+        request: the launch request; its descriptors are taken.
+        backend: what starts and kills processes.
+    """
+
+    def __init__(self, exec_root: str, request: protocol.Message, backend: Backend) -> None:
+        body = request.body
+        self._request = request
+        self._backend = backend
+        self._container_id: str = body["container_id"]
+        self._run_dir = state.run_dir(exec_root, self._container_id)
+        self._exit_path: str = body["exit_path"]
+        self._tty = bool(body.get("tty"))
+        self._open_stdin = bool(body.get("open_stdin"))
+        self._loop = Loop(report)
+        self._control = ControlServer(
+            self._loop,
+            {
+                "attach": self._attach,
+                "exec": self._exec,
+                "resize": self._resize,
+                "signal": self._signal,
+                "kill_all": self._kill_all,
+                "close_stdin": self._close_stdin,
+                "status": self._status,
+            },
+        )
+        self._sessions = Sessions()
+        self._finished: ExitStatus | None = None
+        self._exit: ExitStatus | None = None
+        self._started_at_ns = 0
+        self._init: Running
+        self._stdio: Stdio
+
+    def start(self) -> None:
+        """Start init with the clients that were there before it.
+
+        Raises:
+            StartError: it did not start; nothing is left behind.
+        """
+        try:
+            self._start()
+        except BaseException:
+            # Our own end, which follows, kills an init that runs already.
+            self._control.stop_listening()
+            self._backend.kill_all()
+            self._backend.remove()
+            state.remove_run_dir(self._run_dir)
+            raise
+
+    def _start(self) -> None:
+        body = self._request.body
+        os.makedirs(self._run_dir, 0o700, exist_ok=True)
+        try:
+            os.unlink(self._exit_path)
+        except FileNotFoundError:
+            pass
+        log_spec = body["log"]
+        try:
+            log = open_log(log_spec["driver"], log_spec["path"], log_spec["options"], log_spec["attrs"])
+        except (EngineError, OSError) as error:
+            raise StartError(f"failed to initialize logging driver: {error}", 128) from error
+        self._stdio = Stdio(self._loop, tty=self._tty, close_stdin=bool(body.get("stdin_once")), log=log)
+        self._control.listen(self._run_dir, state.SOCKET)
+        failpoint("monitor.listening")
+        for attach in body.get("attaches", ()):
+            attach_body(self._stdio, attach, self._request)
+        self._start_init()
+        failpoint("monitor.started")
+        state.write_state(self._run_dir, self._state())
+        self._loop.watch_children(self._child_exited)
+
+    def _start_init(self) -> None:
+        body = self._request.body
+        pipes = None if self._tty else Pipes(stdin=self._open_stdin)
+        try:
+            started = self._backend.start(
+                body["config"],
+                _extras(self._request),
+                None if pipes is None else pipes.child,
+                _size(body),
+            )
+        except BaseException:
+            if pipes is not None:
+                pipes.close()
+            raise
+        self._started_at_ns = now_ns()
+        self._init = Running(started, self._stdio, pipes, open_stdin=self._open_stdin)
+
+    def serve(self, launcher_socket: socket.socket) -> None:
+        """Answer the launch request on its socket, which becomes a control connection; serve to the end."""
+        connection = self._control.adopt(launcher_socket)
+        connection.send({"id": 0, **self._state()})
+        self._request = protocol.Message({}, [], [])
+        self._loop.run()
+
+    def _state(self) -> Body:
+        return {
+            "container_id": self._container_id,
+            "pid": os.getpid(),
+            "init_pid": self._init.pid,
+            "start_time": self._init.start_time,
+            "started_at_ns": self._started_at_ns,
+            "exit_path": self._exit_path,
+            "cgroup": self._backend.cgroup_dirs(),
+        }
+
+    # Operations of the control socket.
+
+    def _status(self, _connection: Connection, _message: protocol.Message) -> Body:
+        reply = self._state()
+        reply["execs"] = {exec_id: process.pid for exec_id, process in self._sessions.running.items()}
+        reply["exec_codes"] = self._sessions.codes()
+        reply["exit"] = self._exit._asdict() if self._exit is not None else None
+        return reply
+
+    def _attach(self, connection: Connection, message: protocol.Message) -> Body:
+        if self._exit is not None or self._init.status is not None:
+            raise Conflict(f"container {self._container_id} is not running")
+        attach_id = message.body["attach_id"]
+        attach_body(
+            self._stdio,
+            message.body["attach"],
+            message,
+            on_end=lambda reason: connection.send(
+                {"event": "attach_end", "attach_id": attach_id, "reason": reason}
+            ),
+        )
+        return {}
+
+    def _exec(self, connection: Connection, message: protocol.Message) -> Body:
+        body = message.body
+        exec_id: str = body["exec_id"]
+        attach = body.get("attach")
+        tty = bool(body.get("tty"))
+        if self._init.status is not None:
+            raise Conflict(f"container {self._container_id} is not running")
+        if exec_id in self._sessions.running:
+            raise Conflict(f"exec {exec_id} is already running")
+        stdio = Stdio(self._loop, tty=tty, close_stdin=True)
+        wants = attach or {}
+        pipes = None
+        if not tty:
+            pipes = Pipes(
+                stdin=bool(wants.get("stdin")),
+                stdout=bool(wants.get("stdout")),
+                stderr=bool(wants.get("stderr")),
+            )
+        try:
+            started = self._backend.exec(body["process"], None if pipes is None else pipes.child, _size(body))
+        except StartError as error:
+            if pipes is not None:
+                pipes.close()
+            return {"error": str(error), "kind": "StartError", "exit_code": error.exit_code}
+        except BaseException:
+            if pipes is not None:
+                pipes.close()
+            raise
+        process = Running(started, stdio, pipes, open_stdin=bool(wants.get("stdin")))
+        self._sessions.add(exec_id, process)
+        failpoint("monitor.exec.started")
+        if attach is not None:
+            attach_body(
+                stdio,
+                attach,
+                message,
+                notice=DETACH_NOTICE,
+                on_end=lambda reason: connection.send(
+                    {"event": "attach_end", "attach_id": exec_id, "reason": reason}
+                ),
+            )
+        return {"pid": process.pid}
+
+    def _process(self, message: protocol.Message) -> Running:
+        exec_id = message.body.get("exec_id")
+        if exec_id is None:
+            if self._init.status is not None:
+                raise Conflict(f"container {self._container_id} is not running")
+            return self._init
+        process = self._sessions.running.get(exec_id)
+        if process is None or process.status is not None:
+            raise NotFound(f"exec {exec_id} is not running")
+        return process
+
+    def _resize(self, _connection: Connection, message: protocol.Message) -> None:
+        self._process(message).resize(message.body["height"], message.body["width"])
+
+    def _signal(self, _connection: Connection, message: protocol.Message) -> None:
+        try:
+            self._process(message).signal(message.body["signum"])
+        except ProcessLookupError:
+            raise Conflict(f"container {self._container_id} is not running") from None
+        except OSError as error:
+            raise InvalidParameter(f"signal {message.body['signum']}: {error.strerror}") from None
+
+    def _kill_all(self, _connection: Connection, _message: protocol.Message) -> None:
+        self._backend.kill_all()
+
+    def _close_stdin(self, _connection: Connection, message: protocol.Message) -> None:
+        self._process(message).stdio.close_stdin()
+
+    # The end.
+
+    def _child_exited(self, pid: int, status: int) -> None:
+        if pid == self._init.pid and self._init.status is None:
+            self._init_exited(status)
+        else:
+            self._sessions.exited(pid, status, self._exec_complete)
+
+    def _exec_complete(self, exec_id: str, code: int) -> None:
+        self._control.broadcast({"event": "exec_exit", "exec_id": exec_id, "exit_code": code})
+        self._end_when_complete()
+
+    def _init_exited(self, status: int) -> None:
+        finished_at_ns = now_ns()
+        failpoint("monitor.init_exited")
+        # The kernel has killed the rest of a private pid namespace by now; a shared one is not its business.
+        self._backend.kill_all()
+
+        def complete() -> None:
+            self._finished = ExitStatus(exit_code(status), self._backend.oom_killed(), finished_at_ns)
+            self._end_when_complete()
+
+        self._init.ended(status, complete)
+        self._loop.call_later(SESSION_GRACE, self._end)
+
+    def _end_when_complete(self) -> None:
+        if self._finished is not None and not self._sessions.running:
+            self._end()
+
+    def _end(self) -> None:
+        if self._exit is not None:
+            return
+        if self._finished is None:
+            self._loop.call_later(SESSION_GRACE, self._end)
+            return
+        self._exit = self._finished
+        state.write_exit(self._exit_path, self._exit)
+        failpoint("monitor.exit_written")
+        # A restart of the container may follow at once: it must find neither our cgroup nor our socket.
+        self._control.stop_listening()
+        try:
+            self._backend.remove()
+        except OSError:
+            report()
+        state.remove_run_dir(self._run_dir)
+        failpoint("monitor.removed")
+        self._control.broadcast({"event": "exit", **self._exit._asdict()})
+        state.sync_exit(self._exit_path)
+        self._linger(int(LINGER / LINGER_STEP))
+
+    def _linger(self, rounds: int) -> None:
+        if not rounds or (self._control.idle and not self._stdio.clients):
+            self._loop.stop()
+        else:
+            self._loop.call_later(LINGER_STEP, lambda: self._linger(rounds - 1))
+
+
+def _extras(message: protocol.Message) -> Body:
+    """Put descriptors and blobs of the request back into the runtime's extras."""
+    body = message.body
+    extras: Body = dict(body.get("extras") or {})
+    for name, index in body.get("extra_fds", {}).items():
+        extras[name] = message.take_fd(index)
+    for name, index in body.get("extra_blobs", {}).items():
+        extras[name] = message.blobs[index]
+    extras["hold_fds"] = [message.take_fd(index) for index in body.get("hold_fds", ())]
+    return extras
+
+
+def _size(body: Body) -> tuple[int, int] | None:
+    size = body.get("console_size")
+    return (size[0], size[1]) if size else None
+
+
+def report() -> None:
+    """Write the current exception to the monitor's error file; the monitor goes on."""
+    sys.excepthook(*sys.exc_info())
+
+
+class ErrorFile:
+    """Stands in for stderr: appends to a file that is made with the first error."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def write(self, text: str) -> int:
+        """Append *text*; an error here has nobody left to tell."""
+        try:
+            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(fd, text.encode("utf-8", "backslashreplace"))
+            finally:
+                os.close(fd)
+        except OSError:
+            pass
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing is buffered."""
+
+
+def settle(exec_root: str) -> None:
+    """Turn a fresh child of the launcher into a process of its own."""
+    os.setsid()
+    set_child_subreaper()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for signum in IGNORED_SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    for fd in range(3):
+        os.dup2(null, fd, inheritable=False)
+    os.close(null)
+    os.chdir("/")
+    sys.stdin = sys.stdout = None
+    sys.stderr = ErrorFile(f"{exec_root}/monitor.log")
+
+
+def run(exec_root: str, launch: socket.socket, backend: Backend) -> None:
+    """Be the monitor for the request that waits in *launch*.  Runs in a child of the launcher."""
+    settle(exec_root)
+    assembler = protocol.Assembler()
+    request = protocol.receive(launch, assembler)
+    if request is None:
+        return
+    set_name(f"satsuma:{request.body['container_id'][:7]}")
+    monitor = Monitor(exec_root, request, backend)
+    try:
+        monitor.start()
+    except StartError as error:
+        protocol.send(
+            launch, {"id": 0, "error": str(error), "kind": "StartError", "exit_code": error.exit_code}
+        )
+        return
+    except Exception as error:
+        report()
+        text = f"{type(error).__name__}: {error}"
+        protocol.send(launch, {"id": 0, "error": text, "kind": "StartError", "exit_code": 128})
+        return
+    monitor.serve(launch)
