@@ -1,0 +1,1 @@
+"""One module per kind of object; a handler parses, calls the engine's facade, and answers."""
