@@ -12,6 +12,7 @@ costs the same whether there are ten or ten thousand.  As nft(8) prints it:
       set open     { type ifname }              # gateway mode nat-unprotected: any direct traffic may come in
       set masq     { type ipv4_addr; flags interval }   # subnets that are masqueraded
       set subnets  { type ipv4_addr; flags interval }   # all subnets of ours
+      set uplinks  { type ifname }              # between these nothing is forwarded (see `host.enable_forwarding`)
 
       chain raw         { hook prerouting priority raw:     from a bridge, no packet to 127.0.0.0/8 }
       chain prerouting  { hook prerouting priority dstnat:  to a local address, not 127.0.0.0/8: dnat by ports_* }
@@ -77,7 +78,9 @@ def table_name(exec_root: str) -> str:
     return "satsuma_" + hashlib.sha256(exec_root.encode()).hexdigest()[:8]
 
 
-def _th_map_rule(table: nft.Table, chain: str, set_name: str, *, with_address: bool, skip_loopback: bool) -> Message:
+def _th_map_rule(
+    table: nft.Table, chain: str, set_name: str, *, with_address: bool, skip_loopback: bool
+) -> Message:
     """Encode `[ip daddr & 255.0.0.0 != 127.0.0.0] fib daddr type local dnat to <key> map @set_name`."""
     expressions: list[bytes] = []
     daddr = nft.payload(nft.NFT_PAYLOAD_NETWORK_HEADER, 16, 4, nft.NFT_REG_1)
@@ -116,10 +119,15 @@ def _structure(table: nft.Table) -> list[Message]:
         table.add_set("open", (ifname,), 16, number=6),
         table.add_set("masq", (ip,), 4, interval=True, number=7),
         table.add_set("subnets", (ip,), 4, interval=True, number=8),
+        table.add_set("uplinks", (ifname,), 16, number=9),
         table.add_chain("raw", kind="filter", hook=nft.NF_INET_PRE_ROUTING, priority=nft.NF_IP_PRI_RAW),
-        table.add_chain("prerouting", kind="nat", hook=nft.NF_INET_PRE_ROUTING, priority=nft.NF_IP_PRI_NAT_DST),
+        table.add_chain(
+            "prerouting", kind="nat", hook=nft.NF_INET_PRE_ROUTING, priority=nft.NF_IP_PRI_NAT_DST
+        ),
         table.add_chain("output", kind="nat", hook=nft.NF_INET_LOCAL_OUT, priority=nft.NF_IP_PRI_NAT_DST),
-        table.add_chain("postrouting", kind="nat", hook=nft.NF_INET_POST_ROUTING, priority=nft.NF_IP_PRI_NAT_SRC),
+        table.add_chain(
+            "postrouting", kind="nat", hook=nft.NF_INET_POST_ROUTING, priority=nft.NF_IP_PRI_NAT_SRC
+        ),
         table.add_chain("forward", kind="filter", hook=nft.NF_INET_FORWARD, priority=nft.NF_IP_PRI_FILTER),
     ]
 
@@ -129,7 +137,10 @@ def _rules(table: nft.Table) -> list[Message]:
     iif = nft.meta(nft.NFT_META_IIFNAME, nft.NFT_REG_1)
     saddr = nft.payload(nft.NFT_PAYLOAD_NETWORK_HEADER, 12, 4, nft.NFT_REG_1)
     daddr = nft.payload(nft.NFT_PAYLOAD_NETWORK_HEADER, 16, 4, nft.NFT_REG_1)
-    is_loopback = (nft.bitwise(nft.NFT_REG_1, _LOOPBACK_MASK), nft.compare(nft.NFT_REG_1, nft.NFT_CMP_EQ, _LOOPBACK_NET))
+    is_loopback = (
+        nft.bitwise(nft.NFT_REG_1, _LOOPBACK_MASK),
+        nft.compare(nft.NFT_REG_1, nft.NFT_CMP_EQ, _LOOPBACK_NET),
+    )
     to_bridge = (oif, nft.lookup("bridges", nft.NFT_REG_1))
     was_dnat = (
         nft.conntrack(nft.NFT_CT_STATUS, nft.NFT_REG_1),
@@ -148,14 +159,23 @@ def _rules(table: nft.Table) -> list[Message]:
     )
     accept, drop = nft.verdict(nft.NF_ACCEPT), nft.verdict(nft.NF_DROP)
     return [
-        table.add_rule("raw", iif, nft.lookup("bridges", nft.NFT_REG_1), daddr, *is_loopback, nft.counter(), drop),
+        table.add_rule(
+            "raw", iif, nft.lookup("bridges", nft.NFT_REG_1), daddr, *is_loopback, nft.counter(), drop
+        ),
         _th_map_rule(table, "prerouting", "ports_ip", with_address=True, skip_loopback=True),
         _th_map_rule(table, "prerouting", "ports_any", with_address=False, skip_loopback=True),
         _th_map_rule(table, "output", "ports_ip", with_address=True, skip_loopback=False),
         _th_map_rule(table, "output", "ports_any", with_address=False, skip_loopback=False),
         # A container that reaches a published port of any container through the host: the answer must come
         # back through the host, or it would arrive from an address that nobody asked.
-        table.add_rule("postrouting", *to_bridge, *was_dnat, saddr, nft.lookup("subnets", nft.NFT_REG_1), nft.masquerade()),
+        table.add_rule(
+            "postrouting",
+            *to_bridge,
+            *was_dnat,
+            saddr,
+            nft.lookup("subnets", nft.NFT_REG_1),
+            nft.masquerade(),
+        ),
         # A process of the host that came in by 127.0.0.1: that source has no way back.
         table.add_rule("postrouting", *to_bridge, saddr, *is_loopback, nft.masquerade()),
         # A container that leaves for the outside.
@@ -173,7 +193,23 @@ def _rules(table: nft.Table) -> list[Message]:
         table.add_rule("forward", oif, nft.lookup("internal", nft.NFT_REG_1), nft.counter(), drop),
         table.add_rule("forward", *to_bridge, *is_reply, accept),
         table.add_rule("forward", *to_bridge, *was_dnat, accept),
-        table.add_rule("forward", oif, nft.lookup("open", nft.NFT_REG_1), iif, nft.lookup("bridges", nft.NFT_REG_1, invert=True), accept),
+        table.add_rule(
+            "forward",
+            oif,
+            nft.lookup("open", nft.NFT_REG_1),
+            iif,
+            nft.lookup("bridges", nft.NFT_REG_1, invert=True),
+            accept,
+        ),
+        table.add_rule(
+            "forward",
+            iif,
+            nft.lookup("uplinks", nft.NFT_REG_1),
+            oif,
+            nft.lookup("uplinks", nft.NFT_REG_1),
+            nft.counter(),
+            drop,
+        ),
         # Other bridges, and neighbours of the host that have a route to a container's own address.
         table.add_rule("forward", *to_bridge, nft.counter(), drop),
     ]
@@ -310,6 +346,14 @@ class Firewall:
     def delete(self) -> None:
         """Remove the table with everything in it."""
         self._forget([self.table.delete()])
+
+    def block_forwarding_between(self, interfaces: Iterable[str]) -> None:
+        """Drop what would go from one of the host's own uplinks to another.
+
+        For hosts whose forwarding this engine turned on: it must not make a router of them.
+        """
+        elements = [nft.element(nft.ifname_key(name)) for name in interfaces]
+        self._netfilter.run(self.table.add_elements("uplinks", elements, exclusive=False))
 
     def exists(self) -> bool:
         """Tell whether the table is there (another program may have flushed the ruleset)."""

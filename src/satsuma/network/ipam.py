@@ -122,5 +122,5 @@ def check_address(text: str, subnet: IPv4Network) -> str | None:
     try:
         address = IPv4Address(text)
     except ValueError:
-        return f"parent subnet is an IPv4 block" if ":" in text else "invalid address"
+        return "parent subnet is an IPv4 block" if ":" in text else "invalid address"
     return None if address in subnet else f"parent subnet {subnet} doesn't contain this address"

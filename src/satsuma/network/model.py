@@ -228,4 +228,6 @@ def parse_bool(options: Mapping[str, str], key: str, default: bool) -> bool:
         return True
     if value in ("0", "f", "F", "false", "FALSE", "False"):
         return False
-    raise ValueError(f'failed to parse {key} value: {value} (strconv.ParseBool: parsing "{value}": invalid syntax)')
+    raise ValueError(
+        f'failed to parse {key} value: {value} (strconv.ParseBool: parsing "{value}": invalid syntax)'
+    )

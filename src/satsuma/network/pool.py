@@ -1,0 +1,249 @@
+"""Network namespaces kept ready: with a veth pair on the default bridge, so that a start only adds an address.
+
+A sandbox costs about 1.5 ms to make (a fork in the launcher, a veth pair) and 0.05 ms to finish.  The pool makes
+them while nobody waits: after an allocation it lets `QUIET` seconds pass without another one before it refills,
+unless it runs low, because a fork in the launcher would stand in the way of the container being started.
+
+Sandboxes are used once.  Recycling one (flush addresses and routes, hand it to the next container) would be
+cheaper and is wrong: sysctls, firewall rules, sockets and conntrack entries of the old container would stay.
+
+End of a sandbox: the near end of its veth leaves the bridge at once, so that its address can be given to the next
+container; then the last descriptor of the namespace is closed, and the kernel removes both ends in its own
+worker.  Measured on Linux 6.18: closing costs the caller 0.02 ms, deleting the link 13 to 28 ms.  A namespace
+that something else holds (a process that lingers, a container that shares it) keeps its veth; `Graveyard`
+deletes those by link group, any number at the price of one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from satsuma.base.aio import spawn
+from satsuma.linux import rtnetlink as rt
+from satsuma.network.host import random_mac
+
+_log = logging.getLogger(__name__)
+
+QUIET = 0.05
+"""Seconds without an allocation after which a refill does not disturb."""
+LOW_WATER = 2
+GRACE = 1.0
+"""Seconds after which a veth that outlived its namespace's last descriptor of ours is deleted."""
+INNER_NAME = "eth0"
+
+MakeNetns = Callable[[], Awaitable[tuple[int, int]]]
+"""Returns a namespace descriptor and a NETLINK_ROUTE socket that was opened inside it."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Netns:
+    """A network namespace with loopback up, and the socket to configure it from outside."""
+
+    fd: int
+    route: rt.Route
+
+    def close(self) -> None:
+        """Close both descriptors; with the last one the kernel dissolves the namespace."""
+        self.route.close()
+        os.close(self.fd)
+
+
+@dataclass(slots=True, kw_only=True)
+class Veth:
+    """A veth pair: the near end on a bridge of the host, the far end in a container."""
+
+    name: str
+    index: int
+    inner_index: int
+    mac: bytes
+
+
+@dataclass(slots=True, kw_only=True)
+class Prepared:
+    """A namespace that waits for a container."""
+
+    netns: Netns
+    veth: Veth | None
+
+
+async def open_netns(make_netns: MakeNetns) -> Netns:
+    """Make a namespace; the socket is wrapped, the descriptors are ours."""
+    fd, sock = await make_netns()
+    return Netns(fd=fd, route=rt.Route(sock))
+
+
+def make_veth(
+    host: rt.Route,
+    netns: Netns,
+    *,
+    name: str,
+    bridge_index: int,
+    mtu: int,
+    inner_name: str = INNER_NAME,
+    mac: bytes | None = None,
+    isolated: bool = False,
+) -> Veth:
+    """Make a veth pair between a bridge and a namespace, both ends up."""
+    mac = mac or random_mac()
+    host.run(
+        rt.add_veth(
+            name,
+            peer_name=inner_name,
+            peer_netns_fd=netns.fd,
+            peer_address=mac,
+            mtu=mtu,
+            master=bridge_index,
+        )
+    )
+    near = host.link(name)
+    far = netns.route.link(inner_name)
+    if near is None or far is None:
+        raise OSError(errno.ENODEV, f"veth {name} vanished")
+    # The near end is a bridge port: it needs no IPv6 address, and the kernel no duplicate address detection.
+    # Asked for before "up", which is when the kernel would make the address.
+    messages = [rt.set_link(near.index, addr_gen_none=True), rt.set_link(near.index, up=True)]
+    host.run(*messages, ignore=(errno.EAFNOSUPPORT,))
+    # Where br_netfilter is loaded, a container that calls its own published port is rewritten inside the bridge
+    # and has to leave by the port it came in, which is what hairpin mode allows.
+    host.run(rt.set_bridge_port(near.index, hairpin=True, isolated=isolated or None))
+    netns.route.run(rt.set_link(far.index, up=True))
+    return Veth(name=name, index=near.index, inner_index=far.index, mac=mac)
+
+
+class SandboxPool:
+    """Namespaces ready for the default bridge.  All methods on the event loop.
+
+    Args:
+        prepare: makes one (see `NetworkService`); its blocking part runs in the kernel thread.
+        size: how many to keep.
+    """
+
+    def __init__(self, prepare: Callable[[], Awaitable[Prepared]], size: int) -> None:
+        self._prepare = prepare
+        self._size = size
+        self._ready: deque[Prepared] = deque()
+        self._wanted = asyncio.Event()
+        self._last_take = 0.0
+        self._task: asyncio.Task[None] | None = None
+        self._making: asyncio.Task[Prepared] | None = None
+
+    def __len__(self) -> int:
+        return len(self._ready)
+
+    def start(self) -> None:
+        """Start the refilling task."""
+        if self._size:
+            self._wanted.set()
+            self._task = spawn("network:pool", self._refill())
+
+    async def take(self) -> Prepared:
+        """Return a prepared namespace, or make one now when the pool is dry."""
+        self._last_take = asyncio.get_running_loop().time()
+        self._wanted.set()
+        if self._ready:
+            return self._ready.popleft()
+        return await self._prepare()
+
+    async def fill(self) -> None:
+        """Wait until the pool is full; for tests and measurements."""
+        while self._task is not None and len(self._ready) < self._size:
+            await asyncio.sleep(0.005)
+
+    def drain(self) -> list[Prepared]:
+        """Return and forget all prepared namespaces, as when the default bridge changes."""
+        drained = list(self._ready)
+        self._ready.clear()
+        self._wanted.set()
+        return drained
+
+    async def stop(self) -> list[Prepared]:
+        """Stop refilling and return what was ready; the caller buries it."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._task = None
+        if self._making is not None:
+            # One that is half made is finished, so that it can be buried like the others.
+            await asyncio.wait([self._making])
+            if not self._making.cancelled() and self._making.exception() is None:
+                self._ready.append(self._making.result())
+            self._making = None
+        return self.drain()
+
+    async def _refill(self) -> None:
+        failures = 0
+        while True:
+            await self._wanted.wait()
+            await self._wait_for_quiet()
+            if len(self._ready) >= self._size:
+                self._wanted.clear()
+                continue
+            try:
+                self._making = spawn("network:prepare", self._prepare_one())
+                self._ready.append(await asyncio.shield(self._making))
+                self._making, failures = None, 0
+            except Exception as error:  # a supervisor: the next start makes its own and reports
+                self._making, failures = None, failures + 1
+                _log.warning("cannot prepare a network namespace: %s", error)
+                await asyncio.sleep(min(30.0, 0.1 * 2**failures))
+
+    async def _prepare_one(self) -> Prepared:
+        return await self._prepare()
+
+    async def _wait_for_quiet(self) -> None:
+        while len(self._ready) > LOW_WATER:
+            quiet_for = asyncio.get_running_loop().time() - self._last_take
+            if quiet_for >= QUIET:
+                return
+            await asyncio.sleep(QUIET - quiet_for)
+
+
+class Graveyard:
+    """Deletes veths that outlive their namespaces, in bulk and off every path.
+
+    `bury` marks a link with the engine's own group; a moment later the task looks whether links of that group
+    are left and deletes them with one message, which costs the kernel's grace periods once.
+    """
+
+    def __init__(self, group: int, in_background: Callable[[Callable[[], None]], Awaitable[None]]) -> None:
+        self.group = group
+        self._in_background = in_background
+        self._wanted = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Start the task."""
+        self._task = spawn("network:graveyard", self._run())
+
+    def notify(self) -> None:
+        """Say that something was buried."""
+        self._wanted.set()
+
+    async def stop(self) -> None:
+        """Stop the task and delete what is left now."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._task = None
+        await self._in_background(self._sweep)
+
+    async def _run(self) -> None:
+        while True:
+            await self._wanted.wait()
+            await asyncio.sleep(GRACE)
+            self._wanted.clear()
+            try:
+                await self._in_background(self._sweep)
+            except OSError as error:
+                _log.warning("cannot delete left-over links: %s", error)
+
+    def _sweep(self) -> None:
+        with rt.Route() as route:
+            if any(link.group == self.group for link in route.links()):
+                route.run(rt.del_group(self.group), ignore=(errno.ENODEV,))

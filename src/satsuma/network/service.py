@@ -1,0 +1,633 @@
+"""The network service: networks for clients, sandboxes for containers.
+
+    open       predefined networks, firewall table, bridges
+    recover    live containers of an earlier daemon; left-overs go; the pool starts
+    allocate   a sandbox for a container that starts: namespace, interfaces, addresses, published ports
+    release    the end of it
+    close      stop; live containers keep their network
+    teardown   nothing of the engine stays on the host, unless containers are alive
+
+One task per container at a time (the engine holds the container's lock); any number of containers at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import logging
+import os
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+from satsuma.base.clock import now_ns
+from satsuma.base.errors import EngineError, Forbidden, NotFound, System, Unavailable
+from satsuma.base.ids import new_id, short_id
+from satsuma.linux import rtnetlink as rt
+from satsuma.network import filters as network_filters
+from satsuma.network import host as host_side
+from satsuma.network import plan, sandbox
+from satsuma.network.firewall import Firewall, PortRule, table_name
+from satsuma.network.model import (
+    EndpointInfo,
+    EndpointSpec,
+    NetworkOptions,
+    NetworkRecord,
+    NetworkSpec,
+    PortSpec,
+    Sandbox,
+)
+from satsuma.network.pool import (
+    Graveyard,
+    MakeNetns,
+    Netns,
+    Prepared,
+    SandboxPool,
+    Veth,
+    make_veth,
+    open_netns,
+)
+from satsuma.network.ports import Binding, PortAllocator, PortTaken
+from satsuma.network.registry import Collection, KernelThread, Registry
+from satsuma.network.sandbox import Attachment, Live, Network
+
+_log = logging.getLogger(__name__)
+
+SETUP_FAILED = "failed to set up container networking"
+
+
+class NetworkService:
+    """All networking of one engine.  Async methods on the event loop.
+
+    Args:
+        collection: the database's "networks".
+        make_netns: makes a network namespace with loopback up, and a NETLINK_ROUTE socket inside it.
+        options: the daemon's flags.
+    """
+
+    def __init__(self, collection: Collection, *, make_netns: MakeNetns, options: NetworkOptions) -> None:
+        self.options = options
+        self._make_netns = make_netns
+        self.table = table_name(options.exec_root)
+        digest = hashlib.sha256(options.exec_root.encode()).digest()
+        self._veth_prefix = "sts" + digest[:2].hex()
+        # A link group of our own for links that are to be deleted; 0 is the default group.
+        self._group = int.from_bytes(digest[4:8], "big") & 0x7FFFFFFF | 0x40000000
+        self._kernel = KernelThread()
+        self._slow = ThreadPoolExecutor(1, thread_name_prefix="network-slow")
+        self._host = host_side.Host(self.table)
+        self._firewall = Firewall(self.table)
+        self._ports = PortAllocator(default_ip=options.default_ip)
+        self.registry = Registry(collection, options, self._host, self._firewall, self._kernel)
+        self._live: dict[str, Live] = {}
+        self._pool = SandboxPool(self._prepare, options.pool_size)
+        self._graveyard = Graveyard(self._group, self._in_slow_thread)
+
+    # Life of the service.
+
+    async def open(self) -> None:
+        """Make or adopt the firewall table, the predefined networks and all bridges.
+
+        `recover` comes next, also when there is nothing to recover.
+        """
+        await self._kernel.run(self._open_host)
+        await self.registry.open()
+        self._graveyard.start()
+
+    def _open_host(self) -> None:
+        self._firewall.open()
+        if self.options.ip_forward:
+            uplinks = host_side.enable_forwarding()
+            if len(uplinks) > 1:
+                self._firewall.block_forwarding_between(uplinks)
+        elif host_side.read_sysctl("net/ipv4/ip_forward") == "0":
+            _log.warning("IPv4 forwarding is disabled, networking will not work")
+
+    async def recover(
+        self,
+        records: Mapping[str, Mapping[str, Any]],
+        open_netns_of: Callable[[str], Awaitable[tuple[int, int] | None]],
+    ) -> dict[str, Sandbox]:
+        """Take up the containers that lived on while no daemon ran, drop what nobody owns, start the pool.
+
+        Args:
+            records: `Sandbox.record` of each live container, by container id.
+            open_netns_of: returns the namespace descriptor of a live container and a NETLINK_ROUTE socket
+                opened inside it, or None when the container is gone after all.
+        Returns: the sandboxes, by container id.
+        """
+        found: dict[str, Sandbox] = {}
+        for container_id, record in records.items():
+            try:
+                opened = await open_netns_of(container_id)
+                if opened is not None:
+                    netns = Netns(fd=opened[0], route=rt.Route(opened[1]))
+                    live = await self._kernel.run(self._recover_one, container_id, record, netns)
+                    self._enter(live)
+                    found[container_id] = live.sandbox
+            except (OSError, KeyError, TypeError, ValueError) as error:
+                _log.error("cannot recover the network of container %s: %s", short_id(container_id), error)
+        await self._kernel.run(self._drop_leftovers)
+        self._pool.start()
+        return found
+
+    def _recover_one(self, container_id: str, record: Mapping[str, Any], netns: Netns) -> Live:
+        box = Sandbox(sandbox_id=record["sandbox_id"], netns_fd=netns.fd)
+        live = Live(
+            container_id=container_id,
+            name=record["name"],
+            hostname=record["hostname"],
+            sandbox=box,
+            netns=netns,
+            gateway_id=record["gateway_id"],
+            port_specs=tuple(PortSpec(**spec) for spec in record["port_specs"]),
+        )
+        for fields in record["endpoints"]:
+            info = EndpointInfo(**fields)
+            network = self.registry.by_id(info.network_id)
+            if network is None:
+                _log.warning("network %s of container %s is gone", info.network_name, short_id(container_id))
+                continue
+            attachment = Attachment(
+                network=network, info=info, container_id=container_id, container_name=live.name
+            )
+            near = self._host.route.link(info.host_interface) if info.host_interface else None
+            far = netns.route.link(info.interface) if info.interface else None
+            if far is not None:
+                attachment.veth = Veth(
+                    name=info.host_interface,
+                    index=near.index if near else 0,
+                    inner_index=far.index,
+                    mac=far.address,
+                )
+            live.attachments[network.record.id] = attachment
+        live.bindings = [Binding(rule=PortRule(**fields)) for fields in record["ports"]]
+        return live
+
+    def _enter(self, live: Live) -> None:
+        """Enter a recovered container into the address pools and the tables."""
+        for attachment in live.attachments.values():
+            network, info = attachment.network, attachment.info
+            if (
+                network.addresses is not None
+                and info.ip_address
+                and not network.addresses.is_used(info.ip_address)
+            ):
+                network.addresses.request(info.ip_address)
+            network.given.add(info.ip_address)
+            network.attachments[live.container_id] = attachment
+        self._ports.adopt(live.port_rules())
+        live.update_sandbox()
+        self._live[live.container_id] = live
+
+    def _drop_leftovers(self) -> None:
+        """Make the firewall and the host's links hold what live containers own, and nothing else."""
+        rules = [rules for network in self.registry if (rules := network.rules()) is not None]
+        ports = [rule for live in self._live.values() for rule in live.port_rules()]
+        self._firewall.restore(rules, ports)
+        owned = {a.info.host_interface for live in self._live.values() for a in live.attachments.values()}
+        stray = [
+            link
+            for link in self._host.route.links()
+            if link.kind == "veth" and link.name.startswith(self._veth_prefix) and link.name not in owned
+        ]
+        if stray:
+            self._host.route.run(*(rt.set_link(link.index, master=0, group=self._group) for link in stray))
+            self._graveyard.notify()
+        self.registry.delete_stray_bridges()
+
+    async def close(self) -> None:
+        """Stop.  Live containers keep their namespaces, addresses and ports; the prepared ones go."""
+        for prepared in await self._pool.stop():
+            await self._kernel.run(self._bury, prepared)
+        for live in self._live.values():
+            live.sandbox.close_hold_fds()
+            if live.netns is not None:
+                live.netns.close()
+        self._live.clear()
+        await self._graveyard.stop()
+        self._kernel.close()
+        self._slow.shutdown()
+        self._firewall.close()
+        self._host.close()
+
+    async def teardown(self) -> bool:
+        """Remove bridges and firewall table, if no container is alive; then `close`.
+
+        Returns: whether they were removed.
+        """
+        alone = not self._live
+        if alone:
+            for prepared in await self._pool.stop():
+                await self._kernel.run(self._bury, prepared)
+            await self._kernel.run(self.registry.delete_bridges)
+            await self._kernel.run(self._firewall.delete)
+        await self.close()
+        return alone
+
+    # Networks.
+
+    def list_networks(self, filters: network_filters.Filters | None = None) -> list[dict[str, Any]]:
+        """Return Docker's list of networks (the containers on them are not listed there)."""
+        chosen = network_filters.select(self.registry.records(), filters or {}, self._in_use)
+        return [plan.inspect_shape(record, {}) for record in chosen]
+
+    def get(self, ref: str) -> NetworkRecord:
+        """Return a network's record.
+
+        Raises:
+            NotFound: `network nope not found`.
+        """
+        return self.registry.find(ref).record
+
+    def inspect(self, ref: str) -> dict[str, Any]:
+        """Return Docker's inspection of a network, with the live containers on it."""
+        network = self.registry.find(ref)
+        containers = {cid: attachment.resource() for cid, attachment in network.attachments.items()}
+        return plan.inspect_shape(network.record, containers)
+
+    async def create(self, spec: NetworkSpec) -> NetworkRecord:
+        """Create a network and return its record."""
+        return (await self.registry.create(spec)).record
+
+    async def remove(self, ref: str) -> NetworkRecord:
+        """Remove a network; returns what it was, for the event."""
+        return await self.registry.remove(ref)
+
+    async def prune(self, filters: network_filters.Filters | None = None) -> list[NetworkRecord]:
+        """Remove all networks without live containers; returns what they were."""
+        removed: list[NetworkRecord] = []
+        records = self.registry.records()
+        for record in network_filters.select_prunable(records, filters or {}, self._in_use, now_ns()):
+            try:
+                removed.append(await self.registry.remove(record.id))
+            except (Forbidden, NotFound):
+                continue  # somebody was faster
+        return removed
+
+    def _in_use(self, record: NetworkRecord) -> bool:
+        network = self.registry.by_id(record.id)
+        return network is not None and bool(network.attachments)
+
+    def check_endpoint(self, ref: str, spec: EndpointSpec) -> NetworkRecord:
+        """Check a container's wish for a network without fulfilling it, as at `create` or before start."""
+        record = self.registry.find(ref).record
+        plan.check_endpoint(record, spec)
+        return record
+
+    # Sandboxes.
+
+    async def allocate(
+        self,
+        container_id: str,
+        endpoints: Sequence[EndpointSpec],
+        ports: Sequence[PortSpec] = (),
+        hostname: str = "",
+        *,
+        name: str = "",
+    ) -> Sandbox:
+        """Give a starting container its network.
+
+        Args:
+            endpoints: in the order in which their interfaces shall be numbered.  One endpoint "host" means the
+                host's own namespace, "none" or no endpoint at all a namespace with loopback only.
+            ports: what to publish; nothing is published when all networks are internal.
+        Returns: the sandbox; the caller keeps `record` with the container.
+        Raises:
+            NotFound, InvalidParameter, Forbidden, System: in Docker's words; nothing is left behind.
+        """
+        if container_id in self._live:
+            await self.release(container_id)
+        live = Live(
+            container_id=container_id,
+            name=name or short_id(container_id),
+            hostname=hostname,
+            sandbox=Sandbox(sandbox_id=new_id(), netns_fd=None),
+            port_specs=tuple(ports),
+        )
+        try:
+            self._reserve(live, endpoints)
+            await self._build(live)
+        except BaseException as error:
+            await self._undo(live)
+            if isinstance(error, OSError):
+                raise System(f"{SETUP_FAILED}: {error}") from error
+            raise
+        self._live[container_id] = live
+        live.update_sandbox()
+        return live.sandbox
+
+    def _reserve(self, live: Live, endpoints: Iterable[EndpointSpec]) -> None:
+        """Take addresses and host ports; no kernel object is made yet but the bound sockets."""
+        for spec in endpoints:
+            self._attach(live, self.registry.find(spec.network), spec)
+        gateway = live.choose_gateway()
+        live.gateway_id = gateway.network.record.id if gateway else ""
+        if gateway is not None:
+            self._publish(live, gateway)
+
+    def _attach(self, live: Live, network: Network, spec: EndpointSpec) -> Attachment:
+        record = network.record
+        if record.config_only:
+            raise Forbidden("cannot create endpoint on configuration-only network")
+        plan.check_endpoint(record, spec)
+        info = EndpointInfo(
+            network_id=record.id,
+            network_name=record.name,
+            endpoint_id=new_id(),
+            aliases=list(spec.aliases),
+            links=list(spec.links),
+            ipam_config=spec.ipam_config,
+            driver_opts=dict(spec.driver_opts),
+            gw_priority=spec.gw_priority,
+        )
+        attachment = Attachment(
+            network=network,
+            info=info,
+            container_id=live.container_id,
+            container_name=live.name,
+            wanted_mac=sandbox.wanted_mac(spec.mac_address),
+        )
+        if network.is_user_defined:
+            info.dns_names = dns_names(live, spec.aliases)
+        if network.addresses is not None:
+            self._give_address(attachment, spec, live)
+        live.attachments[record.id] = attachment
+        network.attachments[live.container_id] = attachment
+        return attachment
+
+    def _give_address(self, attachment: Attachment, spec: EndpointSpec, live: Live) -> None:
+        network, info = attachment.network, attachment.info
+        assert network.addresses is not None, "the caller has looked"
+        try:
+            address = network.addresses.request(spec.ipv4_address or None)
+        except Unavailable:
+            name, number = network.record.name, network.record.id
+            raise System(
+                f"{SETUP_FAILED}: no available IPv4 addresses on this network's address pools: {name} ({number})"
+            ) from None
+        except EngineError as error:
+            raise type(error)(f"{SETUP_FAILED}: {error}") from None
+        info.ip_address = str(address)
+        info.prefix_length = network.prefix_length
+        info.gateway = "" if network.record.internal else network.record.gateway
+        attachment.announce = info.ip_address in network.given
+        network.given.add(info.ip_address)
+        prefix = network.config.interface_prefix if network.config else "eth"
+        info.interface = spec.driver_opts.get(plan.ENDPOINT_IFNAME) or live.next_interface(prefix)
+
+    def _publish(self, live: Live, gateway: Attachment) -> None:
+        config = gateway.network.config
+        if config is None or not live.port_specs:
+            return
+        try:
+            live.bindings = self._ports.allocate(
+                live.port_specs, gateway.info.ip_address, default_ip=config.host_binding
+            )
+        except PortTaken as error:
+            raise self._port_error(live, gateway, error) from None
+
+    def _port_error(self, live: Live, gateway: Attachment, error: PortTaken) -> System:
+        return System(
+            f"{SETUP_FAILED}: driver failed programming external connectivity on endpoint {live.name} "
+            f"({gateway.info.endpoint_id}): {error}"
+        )
+
+    async def _build(self, live: Live) -> None:
+        """Make the kernel's side of a reserved sandbox."""
+        first = next(iter(live.attachments.values()), None)
+        if first is not None and first.network.record.driver == "host":
+            return
+        if first is not None and self._fits_pool(first):
+            prepared = await self._pool.take()
+            first.veth, live.netns = prepared.veth, prepared.netns
+        else:
+            live.netns = await open_netns(self._make_netns)
+        live.sandbox.netns_fd = live.netns.fd
+        try:
+            await self._kernel.run(self._realise, live)
+        except PortTaken as error:
+            assert first is not None, "ports need an endpoint"
+            raise self._port_error(live, first, error) from None
+
+    def _fits_pool(self, attachment: Attachment) -> bool:
+        return attachment.network is self.registry.default_bridge and attachment.info.interface == "eth0"
+
+    def _realise(self, live: Live) -> None:
+        """Finish a sandbox in the kernel thread: interfaces, addresses, routes, ports."""
+        netns = live.netns
+        assert netns is not None, "the host's namespace is not ours to configure"
+        for attachment in live.attachments.values():
+            if attachment.network.addresses is None:
+                continue
+            if attachment.veth is None:
+                sandbox.attach_link(self._host, netns, attachment, self._new_veth_name())
+            attachment.info.host_interface = attachment.veth.name if attachment.veth else ""
+            attachment.info.mac_address = host_side.format_mac(attachment.veth.mac) if attachment.veth else ""
+            is_gateway = attachment.network.record.id == live.gateway_id
+            sandbox.give_address(self._host, netns, attachment, gateway=is_gateway)
+        if live.bindings:
+            self._open_ports(live)
+
+    async def _undo(self, live: Live) -> None:
+        """Take back a sandbox that did not come to be, or one that ended."""
+        try:
+            await self._kernel.run(sandbox.withdraw, self._host, self._firewall, live, self._group)
+        except OSError as error:
+            _log.error("cannot withdraw the network of %s: %s", live.name, error)
+        self._ports.release(live.bindings)
+        live.bindings = []
+        for attachment in live.attachments.values():
+            network = attachment.network
+            if network.attachments.get(live.container_id) is attachment:
+                del network.attachments[live.container_id]
+            if network.addresses is not None and attachment.info.ip_address:
+                network.addresses.release(attachment.info.ip_address)
+        live.attachments.clear()
+        live.sandbox.close_hold_fds()
+        if live.netns is not None:
+            live.netns.close()
+            live.netns = None
+            self._graveyard.notify()
+
+    async def release(self, container_id: str) -> None:
+        """End a container's network; one that has none is no error.
+
+        When this returns, its ports and addresses are free and its interfaces reach nobody.  The kernel takes
+        the links apart afterwards.
+        """
+        live = self._live.pop(container_id, None)
+        if live is not None:
+            await self._undo(live)
+
+    def sandbox(self, container_id: str) -> Sandbox | None:
+        """Return a live container's sandbox."""
+        live = self._live.get(container_id)
+        return live.sandbox if live else None
+
+    def rename(self, container_id: str, name: str) -> None:
+        """Let a live container answer to its new name."""
+        live = self._live.get(container_id)
+        if live is None:
+            return
+        live.name = name
+        for attachment in live.attachments.values():
+            attachment.container_name = name
+            if attachment.network.is_user_defined:
+                attachment.info.dns_names = dns_names(live, attachment.info.aliases)
+        live.update_sandbox()
+
+    # Networks of a running container.
+
+    async def connect(self, ref: str, container_id: str, spec: EndpointSpec) -> Sandbox:
+        """Attach a running container to one more network.
+
+        Raises:
+            NotFound, Forbidden, InvalidParameter, System: in Docker's words.
+        """
+        network = self.registry.find(ref)
+        live = self._require(container_id)
+        if network.record.id in live.attachments:
+            raise Forbidden(f"endpoint with name {live.name} already exists in network {network.record.name}")
+        if live.netns is None:
+            raise Forbidden(
+                "container sharing network namespace with another container or host cannot be connected to any "
+                "other network"
+            )
+        attachment = self._attach(live, network, spec)
+        try:
+            await self._kernel.run(self._connect_one, live, attachment)
+            await self._move_gateway(live)
+        except BaseException as error:
+            await self._detach(live, attachment)
+            if isinstance(error, OSError):
+                raise System(f"{SETUP_FAILED}: {error}") from error
+            raise
+        live.update_sandbox()
+        return live.sandbox
+
+    def _connect_one(self, live: Live, attachment: Attachment) -> None:
+        assert live.netns is not None, "checked by the caller"
+        sandbox.attach_link(self._host, live.netns, attachment, self._new_veth_name())
+        sandbox.give_address(self._host, live.netns, attachment, gateway=False)
+
+    async def disconnect(self, ref: str, container_id: str) -> Sandbox:
+        """Detach a running container from a network.
+
+        Raises:
+            NotFound, Forbidden.
+        """
+        network = self.registry.find(ref)
+        live = self._require(container_id)
+        attachment = live.attachments.get(network.record.id)
+        if attachment is None:
+            raise Forbidden(f"container {container_id} is not connected to network {network.record.name}")
+        await self._detach(live, attachment)
+        await self._move_gateway(live)
+        live.update_sandbox()
+        return live.sandbox
+
+    async def _detach(self, live: Live, attachment: Attachment) -> None:
+        """Remove one interface of a running container; the container sees it vanish, as with Docker."""
+        network = attachment.network
+        live.attachments.pop(network.record.id, None)
+        network.attachments.pop(live.container_id, None)
+        if attachment.veth is not None:
+            await self._in_slow_thread(lambda: self._delete_link(live, attachment))
+        if network.addresses is not None and attachment.info.ip_address:
+            network.addresses.release(attachment.info.ip_address)
+
+    def _delete_link(self, live: Live, attachment: Attachment) -> None:
+        veth = attachment.veth
+        assert veth is not None and live.netns is not None, "checked by the caller"
+        if veth.index:
+            with rt.Route() as route:
+                route.run(rt.del_link(veth.index), ignore=(errno.ENODEV,))
+        else:
+            live.netns.route.run(rt.del_link(veth.inner_index), ignore=(errno.ENODEV,))
+
+    async def _move_gateway(self, live: Live) -> None:
+        """Give the default route and the published ports to the endpoint that is the gateway now.
+
+        Host ports stay the same: their sockets are in the monitor's hands.
+        """
+        chosen = live.choose_gateway()
+        gateway_id = chosen.network.record.id if chosen else ""
+        if gateway_id == live.gateway_id:
+            return
+        previous = live.attachments.get(live.gateway_id)
+        live.gateway_id = gateway_id
+        old_rules = live.port_rules()
+        if chosen is not None and live.bindings:
+            for binding in live.bindings:
+                binding.rule = replace(binding.rule, address=chosen.info.ip_address)
+        elif chosen is not None:
+            self._publish(live, chosen)
+        await self._kernel.run(self._move_gateway_links, live, chosen, previous, old_rules)
+
+    def _move_gateway_links(
+        self, live: Live, chosen: Attachment | None, previous: Attachment | None, old_rules: list[PortRule]
+    ) -> None:
+        assert live.netns is not None, "checked by the caller"
+        self._firewall.remove_ports(old_rules)
+        sandbox.set_default_route(live.netns, chosen, previous)
+        if chosen is not None:
+            self._open_ports(live)
+
+    def _open_ports(self, live: Live) -> None:
+        """Enter the ports into the firewall; their sockets become the sandbox's."""
+        self._firewall.add_ports(live.port_rules())
+        self._ports.listen(live.bindings)
+        for binding in live.bindings:
+            if binding.socket is not None:
+                live.sandbox.hold_fds.append(binding.socket.detach())
+                binding.socket = None
+
+    def _require(self, container_id: str) -> Live:
+        live = self._live.get(container_id)
+        if live is None:
+            raise NotFound(f"network sandbox for container {container_id} not found")
+        return live
+
+    # The pool's two ends.
+
+    async def _prepare(self) -> Prepared:
+        netns = await open_netns(self._make_netns)
+        bridge = self.registry.default_bridge
+        if bridge is None or bridge.config is None:
+            return Prepared(netns=netns, veth=None)
+        try:
+            veth = await self._kernel.run(
+                make_veth,
+                self._host.route,
+                netns,
+                name=self._new_veth_name(),
+                bridge_index=bridge.link_index,
+                mtu=bridge.config.mtu,
+                isolated=not bridge.config.icc,
+            )
+        except BaseException:
+            # In the kernel thread, after what a cancelled caller left running there with these descriptors.
+            await self._kernel.run(netns.close)
+            raise
+        return Prepared(netns=netns, veth=veth)
+
+    def _bury(self, prepared: Prepared) -> None:
+        if prepared.veth is not None:
+            message = rt.set_link(prepared.veth.index, master=0, group=self._group)
+            self._host.route.run(message, ignore=(errno.ENODEV,))
+        prepared.netns.close()
+
+    def _new_veth_name(self) -> str:
+        return self._veth_prefix + os.urandom(4).hex()
+
+    async def _in_slow_thread(self, fn: Callable[[], None]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._slow, fn)
+
+
+def dns_names(live: Live, aliases: Iterable[str]) -> list[str]:
+    """Return the names a container answers to on a user-defined network, in moby's order, once each."""
+    names = [live.name, *aliases, short_id(live.container_id), live.hostname]
+    return [name for name in dict.fromkeys(names) if name]
