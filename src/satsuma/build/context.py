@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import IO, BinaryIO
 
 from satsuma.base.errors import InvalidParameter, System, Unsupported
+from satsuma.build.archives import is_archive, unpack
 from satsuma.build.download import download, is_git_url, is_url
 from satsuma.build.options import BuildOptions
 from satsuma.linux.root import Root
@@ -91,12 +92,10 @@ def load(
         spooled.seek(0)
         if fetched.content_type == "text/plain" and not _looks_like_archive(spooled):
             return None, _parse(spooled.read(_MAX_DOCKERFILE), options.dockerfile or DEFAULT_NAME)
-        return _from_archive(spooled, options, workspace)  # type: ignore[arg-type]
+        return _from_archive(spooled, options, workspace)
 
 
 def _looks_like_archive(file: IO[bytes]) -> bool:
-    from satsuma.build.archives import is_archive
-
     try:
         return is_archive(file)
     finally:
@@ -104,10 +103,8 @@ def _looks_like_archive(file: IO[bytes]) -> bool:
 
 
 def _from_archive(
-    stream: BinaryIO, options: BuildOptions, workspace: Workspace
+    stream: BinaryIO | IO[bytes], options: BuildOptions, workspace: Workspace
 ) -> tuple[Context, Dockerfile]:
-    from satsuma.build.archives import unpack
-
     path = workspace.directory("context")
     os.chmod(path, 0o755)
     root = Root.open_path(path)
