@@ -41,6 +41,7 @@ class Network:
     """By container id."""
     given: set[str] = field(default_factory=set)
     """Addresses given out before: their next owner must announce itself."""
+    _names: dict[str, list[IPv4Address]] | None = None
 
     @property
     def is_user_defined(self) -> bool:
@@ -51,6 +52,19 @@ class Network:
     def prefix_length(self) -> int:
         """Return the subnet's prefix length."""
         return IPv4Network(self.record.subnet).prefixlen
+
+    def names(self) -> dict[str, list[IPv4Address]]:
+        """Return the addresses of each name on this network, names in lower case."""
+        if self._names is None:
+            self._names = {}
+            for attachment in self.attachments.values():
+                for name in attachment.info.dns_names:
+                    self._names.setdefault(name.lower(), []).append(IPv4Address(attachment.info.ip_address))
+        return self._names
+
+    def changed(self) -> None:
+        """Forget the table of names, after an attachment came, went or was renamed."""
+        self._names = None
 
     def rules(self) -> BridgeRules | None:
         """Return what the firewall shall hold about it."""
@@ -101,6 +115,8 @@ class Live:
     netns: Netns | None = None
     attachments: dict[str, Attachment] = field(default_factory=dict)
     """By network id, in the order of connection."""
+    dns: tuple[str, ...] = ()
+    """Upstream name servers of its own (--dns)."""
     port_specs: tuple[PortSpec, ...] = ()
     bindings: list[Binding] = field(default_factory=list)
     gateway_id: str = ""
@@ -136,6 +152,8 @@ class Live:
             "name": self.name,
             "hostname": self.hostname,
             "gateway_id": self.gateway_id,
+            "has_netns": self.netns is not None,
+            "dns": list(self.dns),
             "endpoints": [endpoint_record(a.info) for a in self.attachments.values()],
             "ports": [binding.as_record() for binding in self.bindings],
             "port_specs": [

@@ -17,7 +17,8 @@ import errno
 import hashlib
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -26,6 +27,7 @@ from satsuma.base.clock import now_ns
 from satsuma.base.errors import EngineError, Forbidden, NotFound, System, Unavailable
 from satsuma.base.ids import new_id, short_id
 from satsuma.linux import rtnetlink as rt
+from satsuma.linux.netlink import NETLINK_ROUTE
 from satsuma.network import filters as network_filters
 from satsuma.network import host as host_side
 from satsuma.network import plan, sandbox
@@ -51,6 +53,7 @@ from satsuma.network.pool import (
 )
 from satsuma.network.ports import Binding, PortAllocator, PortTaken
 from satsuma.network.registry import Collection, KernelThread, Registry
+from satsuma.network.resolver import EmbeddedDns, OpenSockets
 from satsuma.network.sandbox import Attachment, Live, Network
 
 _log = logging.getLogger(__name__)
@@ -64,12 +67,22 @@ class NetworkService:
     Args:
         collection: the database's "networks".
         make_netns: makes a network namespace with loopback up, and a NETLINK_ROUTE socket inside it.
+        open_sockets: opens sockets inside a namespace, for the embedded DNS and for containers that outlived
+            a daemon.
         options: the daemon's flags.
     """
 
-    def __init__(self, collection: Collection, *, make_netns: MakeNetns, options: NetworkOptions) -> None:
+    def __init__(
+        self,
+        collection: Collection,
+        *,
+        make_netns: MakeNetns,
+        open_sockets: OpenSockets,
+        options: NetworkOptions,
+    ) -> None:
         self.options = options
         self._make_netns = make_netns
+        self._open_sockets = open_sockets
         self.table = table_name(options.exec_root)
         digest = hashlib.sha256(options.exec_root.encode()).digest()
         self._veth_prefix = "sts" + digest[:2].hex()
@@ -81,6 +94,7 @@ class NetworkService:
         self._firewall = Firewall(self.table)
         self._ports = PortAllocator(default_ip=options.default_ip)
         self.registry = Registry(collection, options, self._host, self._firewall, self._kernel)
+        self._dns = EmbeddedDns(open_sockets, self._kernel, options.dns)
         self._live: dict[str, Live] = {}
         self._pool = SandboxPool(self._prepare, options.pool_size)
         self._graveyard = Graveyard(self._group, self._in_slow_thread)
@@ -108,33 +122,47 @@ class NetworkService:
     async def recover(
         self,
         records: Mapping[str, Mapping[str, Any]],
-        open_netns_of: Callable[[str], Awaitable[tuple[int, int] | None]],
+        netns_fd_of: Callable[[str], int | None],
     ) -> dict[str, Sandbox]:
         """Take up the containers that lived on while no daemon ran, drop what nobody owns, start the pool.
 
         Args:
             records: `Sandbox.record` of each live container, by container id.
-            open_netns_of: returns the namespace descriptor of a live container and a NETLINK_ROUTE socket
-                opened inside it, or None when the container is gone after all.
+            netns_fd_of: opens the network namespace of a live container (`/proc/PID/ns/net`); the descriptor
+                becomes ours.  None when the container is gone after all.
         Returns: the sandboxes, by container id.
         """
         found: dict[str, Sandbox] = {}
         for container_id, record in records.items():
             try:
-                opened = await open_netns_of(container_id)
-                if opened is not None:
-                    netns = Netns(fd=opened[0], route=rt.Route(opened[1]))
-                    live = await self._kernel.run(self._recover_one, container_id, record, netns)
-                    self._enter(live)
-                    found[container_id] = live.sandbox
+                netns = await self._reopen_netns(record, netns_fd_of(container_id))
+                if netns is None and record["has_netns"]:
+                    continue
+                live = await self._kernel.run(self._recover_one, container_id, record, netns)
+                self._enter(live)
+                await self._serve_names(live)
+                found[container_id] = live.sandbox
             except (OSError, KeyError, TypeError, ValueError) as error:
                 _log.error("cannot recover the network of container %s: %s", short_id(container_id), error)
         await self._kernel.run(self._drop_leftovers)
         self._pool.start()
         return found
 
-    def _recover_one(self, container_id: str, record: Mapping[str, Any], netns: Netns) -> Live:
-        box = Sandbox(sandbox_id=record["sandbox_id"], netns_fd=netns.fd)
+    async def _reopen_netns(self, record: Mapping[str, Any], fd: int | None) -> Netns | None:
+        if fd is None:
+            return None
+        if not record["has_netns"]:
+            os.close(fd)
+            return None
+        try:
+            (sock,) = await self._open_sockets(fd, [(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE)])
+        except BaseException:
+            os.close(fd)
+            raise
+        return Netns(fd=fd, route=rt.Route(sock))
+
+    def _recover_one(self, container_id: str, record: Mapping[str, Any], netns: Netns | None) -> Live:
+        box = Sandbox(sandbox_id=record["sandbox_id"], netns_fd=netns.fd if netns else None)
         live = Live(
             container_id=container_id,
             name=record["name"],
@@ -142,6 +170,7 @@ class NetworkService:
             sandbox=box,
             netns=netns,
             gateway_id=record["gateway_id"],
+            dns=tuple(record["dns"]),
             port_specs=tuple(PortSpec(**spec) for spec in record["port_specs"]),
         )
         for fields in record["endpoints"]:
@@ -154,7 +183,7 @@ class NetworkService:
                 network=network, info=info, container_id=container_id, container_name=live.name
             )
             near = self._host.route.link(info.host_interface) if info.host_interface else None
-            far = netns.route.link(info.interface) if info.interface else None
+            far = netns.route.link(info.interface) if netns and info.interface else None
             if far is not None:
                 attachment.veth = Veth(
                     name=info.host_interface,
@@ -178,6 +207,7 @@ class NetworkService:
                 network.addresses.request(info.ip_address)
             network.given.add(info.ip_address)
             network.attachments[live.container_id] = attachment
+            network.changed()
         self._ports.adopt(live.port_rules())
         live.update_sandbox()
         self._live[live.container_id] = live
@@ -202,6 +232,7 @@ class NetworkService:
         """Stop.  Live containers keep their namespaces, addresses and ports; the prepared ones go."""
         for prepared in await self._pool.stop():
             await self._kernel.run(self._bury, prepared)
+        self._dns.close()
         for live in self._live.values():
             live.sandbox.close_hold_fds()
             if live.netns is not None:
@@ -287,6 +318,7 @@ class NetworkService:
         hostname: str = "",
         *,
         name: str = "",
+        dns: Sequence[str] = (),
     ) -> Sandbox:
         """Give a starting container its network.
 
@@ -294,6 +326,9 @@ class NetworkService:
             endpoints: in the order in which their interfaces shall be numbered.  One endpoint "host" means the
                 host's own namespace, "none" or no endpoint at all a namespace with loopback only.
             ports: what to publish; nothing is published when all networks are internal.
+            hostname: one more name on user-defined networks.
+            name: the container's name, its first name on user-defined networks.
+            dns: the container's own upstream name servers.
         Returns: the sandbox; the caller keeps `record` with the container.
         Raises:
             NotFound, InvalidParameter, Forbidden, System: in Docker's words; nothing is left behind.
@@ -304,12 +339,14 @@ class NetworkService:
             container_id=container_id,
             name=name or short_id(container_id),
             hostname=hostname,
+            dns=tuple(dns),
             sandbox=Sandbox(sandbox_id=new_id(), netns_fd=None),
             port_specs=tuple(ports),
         )
         try:
             self._reserve(live, endpoints)
             await self._build(live)
+            await self._serve_names(live)
         except BaseException as error:
             await self._undo(live)
             if isinstance(error, OSError):
@@ -356,6 +393,7 @@ class NetworkService:
             self._give_address(attachment, spec, live)
         live.attachments[record.id] = attachment
         network.attachments[live.container_id] = attachment
+        network.changed()
         return attachment
 
     def _give_address(self, attachment: Attachment, spec: EndpointSpec, live: Live) -> None:
@@ -431,8 +469,14 @@ class NetworkService:
         if live.bindings:
             self._open_ports(live)
 
+    async def _serve_names(self, live: Live) -> None:
+        """Start the embedded DNS of a container on a user-defined network."""
+        if live.netns is not None and any(a.network.is_user_defined for a in live.attachments.values()):
+            await self._dns.start(live)
+
     async def _undo(self, live: Live) -> None:
         """Take back a sandbox that did not come to be, or one that ended."""
+        self._dns.stop(live.container_id)
         try:
             await self._kernel.run(sandbox.withdraw, self._host, self._firewall, live, self._group)
         except OSError as error:
@@ -443,6 +487,7 @@ class NetworkService:
             network = attachment.network
             if network.attachments.get(live.container_id) is attachment:
                 del network.attachments[live.container_id]
+                network.changed()
             if network.addresses is not None and attachment.info.ip_address:
                 network.addresses.release(attachment.info.ip_address)
         live.attachments.clear()
@@ -477,6 +522,7 @@ class NetworkService:
             attachment.container_name = name
             if attachment.network.is_user_defined:
                 attachment.info.dns_names = dns_names(live, attachment.info.aliases)
+                attachment.network.changed()
         live.update_sandbox()
 
     # Networks of a running container.
@@ -500,6 +546,7 @@ class NetworkService:
         try:
             await self._kernel.run(self._connect_one, live, attachment)
             await self._move_gateway(live)
+            await self._serve_names(live)
         except BaseException as error:
             await self._detach(live, attachment)
             if isinstance(error, OSError):
@@ -534,6 +581,7 @@ class NetworkService:
         network = attachment.network
         live.attachments.pop(network.record.id, None)
         network.attachments.pop(live.container_id, None)
+        network.changed()
         if attachment.veth is not None:
             await self._in_slow_thread(lambda: self._delete_link(live, attachment))
         if network.addresses is not None and attachment.info.ip_address:

@@ -187,9 +187,9 @@ async def service(
     namespaces: Namespaces, options: NetworkOptions, rows: Rows
 ) -> AsyncIterator[NetworkService]:
     before = host_state()
-    made = NetworkService(rows, make_netns=namespaces.make, options=options)
+    made = new_service(rows, namespaces, options)
     await made.open()
-    await made.recover({}, no_netns)
+    await made.recover({}, lambda container_id: None)
     yield made
     for container_id in list(made._live):
         await made.release(container_id)
@@ -197,8 +197,10 @@ async def service(
     assert await settled(before) == (set(), set()), "links or tables are left"
 
 
-async def no_netns(container_id: str) -> tuple[int, int] | None:
-    return None
+def new_service(rows: Rows, namespaces: Namespaces, options: NetworkOptions) -> NetworkService:
+    return NetworkService(
+        rows, make_netns=namespaces.make, open_sockets=namespaces.open_sockets, options=options
+    )
 
 
 def nft_list(table: str) -> str:

@@ -13,7 +13,7 @@ from satsuma.base.ids import new_id
 from satsuma.linux import rtnetlink as rt
 from satsuma.network import EndpointSpec, IpamConfig, NetworkOptions, NetworkService, NetworkSpec, PortSpec
 
-from .conftest import Namespaces, Rows, host_state, nft_list, settled
+from .conftest import Namespaces, Rows, host_state, new_service, nft_list, settled
 
 BRIDGE = [EndpointSpec(network="bridge")]
 
@@ -299,9 +299,7 @@ async def test_static_addresses_aliases_and_mac(service: NetworkService) -> None
     }
     with pytest.raises(Forbidden, match=r'network fixed has active endpoints \(name:"web" id:'):
         await service.remove("fixed")
-    with pytest.raises(
-        InvalidParameter, match="no configured subnet or ip-range contain the IP address 10.1.1.1"
-    ):
+    with pytest.raises(InvalidParameter, match="no configured subnet or ip-range contain the IP address"):
         await service.allocate(new_id(), [EndpointSpec(network="fixed", ipv4_address="10.1.1.1")])
     with pytest.raises(InvalidParameter, match="user defined networks only"):
         await service.allocate(new_id(), [EndpointSpec(network="bridge", ipv4_address="10.213.0.9")])
@@ -367,17 +365,12 @@ async def test_recover_after_the_daemon_was_killed(
     held = [os.dup(fd) for fd in box.hold_fds]
     kept = os.dup(box.netns_fd)
     # A second daemon over the same state; the first one never got to say good-bye.
-    heir = NetworkService(rows, make_netns=namespaces.make, options=options)
+    heir = new_service(rows, namespaces, options)
     await heir.open()
     assert namespaces.tcp_get(None, ("127.0.0.1", port)).startswith(b"hi ")
-
-    async def netns_of(container_id: str) -> tuple[int, int] | None:
-        if container_id != cid:
-            return None
-        (sock,) = await namespaces.open_sockets(kept, [(socket.AF_NETLINK, socket.SOCK_RAW, 0)])
-        return os.dup(kept), sock
-
-    found = await heir.recover({cid: record, dead: gone.record}, netns_of)
+    found = await heir.recover(
+        {cid: record, dead: gone.record}, lambda container_id: os.dup(kept) if container_id == cid else None
+    )
     assert list(found) == [cid]
     assert found[cid].record == record
     assert namespaces.tcp_get(None, ("127.0.0.1", port)).startswith(b"hi ")
