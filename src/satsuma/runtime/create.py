@@ -1,0 +1,258 @@
+"""The parent's side of a new container: cgroup, clone, conversation with the stage, clean-up after a failure.
+
+For single-threaded callers (the monitor, `satsuma-oci`); import this module ahead of time, it must not be
+imported in a hurry.  A call makes no other process than the container's and imports nothing.
+
+    init = create.start(config, extras=Extras(overlay=…), stdio=(0, 1, 2), cgroup=Cgroup("/satsuma/ID"))
+    ...                                  # init.pid, init.pidfd, init.console_master_fd
+    os.waitid(os.P_PIDFD, init.pidfd, os.WEXITED)
+    group.remove()
+
+Source: runc libcontainer/process_linux.go.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import struct
+
+from satsuma.linux import ns, pidfd, syscalls
+from satsuma.runtime import resources, stage
+from satsuma.runtime.config import Config
+from satsuma.runtime.errors import ConfigError, StartFailed, error_text
+from satsuma.runtime.plan import Extras, Plan, plan_init
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from satsuma.linux.cgroup import Cgroup
+
+_PREFIX = "unable to start container process: "
+_MESSAGE_SIZE = 20000
+
+
+class Init:
+    """A started process.
+
+    Attributes:
+        pid: in the caller's pid namespace; a child of the caller, who must reap it.
+        pidfd: close-on-exec.
+        start_time: clock ticks after boot, tells a reused pid.
+        console_master_fd: terminal master, None without a terminal; the caller owns it.
+        warnings: what was left out, one line each.
+    """
+
+    __slots__ = ("console_master_fd", "pid", "pidfd", "start_time", "warnings")
+
+    def __init__(
+        self, pid: int, pidfd: int, start_time: int, console_master_fd: int | None, warnings: list[str]
+    ) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        self.start_time = start_time
+        self.console_master_fd = console_master_fd
+        self.warnings = warnings
+
+
+def start(
+    config: Config,
+    *,
+    extras: Extras | None = None,
+    stdio: tuple[int, int, int] = (0, 1, 2),
+    cgroup: Cgroup | None = None,
+    console: tuple[int, int] | None = None,
+    plan: Plan | None = None,
+    on_runtime_hooks: Callable[[int], None] | None = None,
+    on_created: Callable[[Init], None] | None = None,
+) -> Init:
+    """Make the container and start its program; return after execve.
+
+    With `extras.exec_fifo_fd` it returns when the process waits for the FIFO to be opened (state "created").
+
+    Args:
+        stdio: descriptors for 0, 1 and 2; -1 is /dev/null.  Not used with a terminal.
+        cgroup: is created, gets `linux.resources`; removed again only if the start fails.
+        console: (height, width) of the terminal, instead of `process.consoleSize`.
+        plan: made before with `plan_init` from the same configuration.
+        on_runtime_hooks: called with the pid when the hooks prestart and createRuntime are due.
+        on_created: called when the process exists, before it does anything with the root file system.
+    Raises:
+        StartFailed: nothing is left behind.
+        ConfigError: the configuration cannot be carried out; nothing was done.
+    Needs: CAP_SYS_ADMIN and what the configuration asks for; a single-threaded caller.
+    """
+    if plan is None:
+        plan = plan_init(config, extras, cgroup=cgroup)
+    if console is not None and config.process is not None:
+        config.process.console_size = console
+    if cgroup is not None:
+        try:
+            cgroup.create()
+            resources.apply(cgroup, config.resources)
+        except (OSError, ConfigError) as error:
+            _remove_quietly(cgroup)
+            text = resources.failure_text(error) if isinstance(error, OSError) else str(error)
+            raise StartFailed(_PREFIX + text) from error
+    try:
+        return launch(plan, stdio, cgroup=cgroup, on_runtime_hooks=on_runtime_hooks, on_created=on_created)
+    except BaseException:
+        if cgroup is not None:
+            _remove_quietly(cgroup)
+        raise
+
+
+def _remove_quietly(cgroup: Cgroup) -> None:
+    try:
+        cgroup.kill_all()
+        cgroup.remove()
+    except OSError:
+        return
+
+
+def launch(
+    plan: Plan,
+    stdio: tuple[int, int, int],
+    *,
+    cgroup: Cgroup | None = None,
+    init_pidfd: int = -1,
+    on_runtime_hooks: Callable[[int], None] | None = None,
+    on_created: Callable[[Init], None] | None = None,
+) -> Init:
+    """Clone a process for *plan* and wait until it has become the program (also used by exec)."""
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    unified = cgroup.open_unified() if cgroup is not None else -1
+    own_pidns = -1
+    flags = plan.clone_flags
+    try:
+        if plan.join_pid is not None:
+            # Children of ours are born there; we stay where we are (pid_namespaces(7)).
+            own_pidns = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+            _join_pidns(plan.join_pid)
+        if unified >= 0:
+            flags |= syscalls.CLONE_INTO_CGROUP
+        pid, child_fd = syscalls.clone3(flags, cgroup=max(unified, 0))
+        if pid == 0:
+            stage.run(stage.Stage(plan, theirs.fileno(), stdio, init_pidfd))
+    except OSError as error:
+        ours.close()
+        raise StartFailed(f"{_PREFIX}error creating new process: {error_text(error)}") from error
+    finally:
+        if own_pidns >= 0:
+            syscalls.setns(own_pidns, syscalls.CLONE_NEWPID)
+            os.close(own_pidns)
+        if unified >= 0:
+            os.close(unified)
+        theirs.close()
+    init = Init(pid, child_fd, 0, None, list(plan.warnings))
+    try:
+        init.start_time = pidfd.start_time(pid)
+        _set_oom_score(plan, pid)
+        if on_created is not None:
+            on_created(init)
+        _converse(plan, init, ours, on_runtime_hooks)
+    except BaseException:
+        _destroy(init)
+        raise
+    finally:
+        ours.close()
+    return init
+
+
+def _join_pidns(where: int | str) -> None:
+    fd = where if isinstance(where, int) else os.open(where, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if ns.ns_type(fd) != syscalls.CLONE_NEWPID:
+            raise StartFailed(f"{_PREFIX}namespace {where} is not of type pid")
+        syscalls.setns(fd, syscalls.CLONE_NEWPID)
+    finally:
+        if not isinstance(where, int):
+            os.close(fd)
+
+
+def _set_oom_score(plan: Plan, pid: int) -> None:
+    value = plan.process.oom_score_adj if plan.process is not None else None
+    if value is None:
+        return
+    try:
+        fd = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, str(value).encode())
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise StartFailed(f"{_PREFIX}write /proc/{pid}/oom_score_adj: {error_text(error)}") from error
+
+
+def _converse(
+    plan: Plan, init: Init, sock: _socket.socket, on_runtime_hooks: Callable[[int], None] | None
+) -> None:
+    """Serve the stage until it has become the program or has failed."""
+    ready = False
+    while True:
+        data, ancillary, _, _ = sock.recvmsg(_MESSAGE_SIZE, 64, _socket.MSG_CMSG_CLOEXEC)
+        kind = data[:1]
+        if not data:
+            break
+        if kind == b"R":
+            ready = True
+            if plan.extras.exec_fifo_fd >= 0:
+                return
+        elif kind == b"W":
+            init.warnings.append(data[1:].decode("utf-8", "replace"))
+        elif kind == b"C":
+            for level, what, payload in ancillary:
+                if level == _socket.SOL_SOCKET and what == _socket.SCM_RIGHTS:
+                    init.console_master_fd = struct.unpack("i", payload[:4])[0]
+        elif kind == b"E":
+            raise StartFailed(_PREFIX + data[2:].decode("utf-8", "replace"), data[1])
+        else:
+            _answer(plan, init, sock, kind, on_runtime_hooks)
+    if not ready:
+        raise StartFailed(f"{_PREFIX}container init was killed before it could start the program")
+
+
+def _answer(
+    plan: Plan,
+    init: Init,
+    sock: _socket.socket,
+    kind: bytes,
+    on_runtime_hooks: Callable[[int], None] | None,
+) -> None:
+    try:
+        if kind == b"U":
+            _write_maps(plan, init.pid)
+        elif kind == b"H" and on_runtime_hooks is not None:
+            on_runtime_hooks(init.pid)
+        sock.send(b"K")
+    except OSError as error:
+        raise StartFailed(f"{_PREFIX}{error_text(error)}") from error
+
+
+def _write_maps(plan: Plan, pid: int) -> None:
+    config = plan.config
+    if config is None:
+        return
+    for name, maps in (("gid_map", config.gid_mappings), ("uid_map", config.uid_mappings)):
+        text = "".join(f"{inside} {outside} {size}\n" for inside, outside, size in maps)
+        fd = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, text.encode())
+        finally:
+            os.close(fd)
+
+
+def _destroy(init: Init) -> None:
+    """Kill and reap a process whose start has failed."""
+    try:
+        syscalls.pidfd_send_signal(init.pidfd, 9)
+    except OSError:
+        pass
+    try:
+        os.waitid(os.P_PIDFD, init.pidfd, os.WEXITED)
+    except ChildProcessError:
+        pass
+    os.close(init.pidfd)
+    if init.console_master_fd is not None:
+        os.close(init.console_master_fd)

@@ -1,0 +1,91 @@
+"""A further process in a running container.
+
+The process joins the namespaces of the container's init by its pidfd, all at once, and is born into its pid
+namespace, so it is a direct child of the caller, who must reap it.
+
+Source: runc libcontainer/setns_init_linux.go; CVE-2016-9962, CVE-2024-21626.
+"""
+
+from __future__ import annotations
+
+import os
+
+from satsuma.linux import ns, syscalls
+from satsuma.runtime.config import Config, Process, parse_process
+from satsuma.runtime.create import Init, launch
+from satsuma.runtime.errors import StartFailed
+from satsuma.runtime.plan import Extras, plan_exec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from satsuma.linux.cgroup import Cgroup
+
+
+def start_exec(
+    init_pid: int,
+    config: Config | None,
+    process: dict[str, Any] | Process,
+    *,
+    init_pidfd: int = -1,
+    extras: Extras | None = None,
+    stdio: tuple[int, int, int] = (0, 1, 2),
+    cgroup: Cgroup | None = None,
+    console: tuple[int, int] | None = None,
+) -> Init:
+    """Start *process* in the container whose first process is *init_pid*; return after execve.
+
+    Args:
+        config: the container's; gives the seccomp profile (unless *extras* has a compiled one).
+        init_pidfd: of *init_pid*, if the caller has one: then a reused pid can do no harm.
+        cgroup: the container's group, which the process joins.
+        console: (height, width) of the terminal, if `process.terminal`.
+    Raises:
+        StartFailed: texts and exit codes as of `create.start`.
+    """
+    parsed = process if isinstance(process, Process) else parse_process(process)
+    if console is not None:
+        parsed.console_size = console
+    borrowed = init_pidfd >= 0
+    try:
+        pidfd = init_pidfd if borrowed else os.pidfd_open(init_pid)
+    except ProcessLookupError as error:
+        raise StartFailed("cannot exec in a stopped container") from error
+    pid_namespace = -1
+    try:
+        flags = _foreign_namespaces(init_pid)
+        if flags & syscalls.CLONE_NEWPID:
+            flags &= ~syscalls.CLONE_NEWPID
+            pid_namespace = ns.open_ns(init_pid, "pid")
+        # What was read by pid is true if the process still lives: the pid cannot have been reused then.
+        syscalls.pidfd_send_signal(pidfd, 0)
+        plan = plan_exec(
+            parsed,
+            extras,
+            seccomp_profile=config.seccomp if config is not None else None,
+            join_cgroup=cgroup.join_files() if cgroup is not None else None,
+            namespaces=flags,
+        )
+        plan.join_pid = pid_namespace if pid_namespace >= 0 else None
+        return launch(plan, stdio, cgroup=cgroup, init_pidfd=pidfd)
+    except (ProcessLookupError, FileNotFoundError) as error:
+        raise StartFailed("cannot exec in a stopped container") from error
+    finally:
+        if pid_namespace >= 0:
+            os.close(pid_namespace)
+        if not borrowed:
+            os.close(pidfd)
+
+
+def _foreign_namespaces(pid: int) -> int:
+    """Return the CLONE_NEW* flags of the namespaces in which *pid* is and we are not."""
+    flags = 0
+    for kind, flag in ns.FLAGS.items():
+        try:
+            if ns.ns_inode(pid, kind) != ns.ns_inode("self", kind):
+                flags |= flag
+        except FileNotFoundError:
+            if kind != "time":
+                raise
+    return flags
