@@ -78,6 +78,8 @@ class Layers:
         self.lock = threading.RLock()
         """Held while layers come into being or are swept, so that a sweep sees whole stacks."""
         self._pins: dict[ChainId, int] = {}
+        self.pinned_blobs: set[str] = set()
+        """Blobs that were stored but whose layer is not registered yet; guarded by `lock`."""
         self._known: dict[ChainId, Layer] = {}
         for row in self._rows.all():
             layer = _decode(row.doc)
@@ -139,12 +141,6 @@ class Layers:
         document = msgspec.msgpack.encode(layer)
         self._rows.put(layer.chain_id, document, created_ns=layer.created_ns, durable=durable)
         self._known[layer.chain_id] = layer
-
-    def set_blob(self, chain_id: ChainId, blob: str, compression: str) -> None:
-        """Note that the tar of a layer is kept in *blob*."""
-        with self.lock:
-            layer = msgspec.structs.replace(self.get(chain_id), blob=blob, compression=compression)
-            self._store(layer, durable=False)
 
     def settle(self, chain: Iterable[ChainId]) -> None:
         """Make the content of these layers survive a power failure.

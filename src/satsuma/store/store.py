@@ -135,17 +135,20 @@ class Store:
             for layer in doomed:
                 self.snapshots.remove_layer(layer.chain_id)
             if any(layer.blob != GENERATED for layer in doomed):
-                self.sweep_blobs({layer.blob for layer in doomed})
+                self.sweep_blobs({layer.blob for layer in doomed} - {GENERATED})
         return doomed
 
     def sweep_blobs(self, candidates: set[str] | None = None) -> int:
         """Remove blobs that no layer needs, of *candidates* or of all; return the bytes freed."""
         with self.layers.lock:
-            needed = {layer.blob for layer in self.layers.all()}
+            needed = {layer.blob for layer in self.layers.all()} | self.layers.pinned_blobs
+            if candidates is None:
+                candidates = {digest for digest, _ in self.content.walk()}
             freed = 0
-            for digest, size in list(self.content.walk()):
-                if digest not in needed and (candidates is None or digest in candidates):
-                    freed += size if self.content.delete(digest) else 0
+            for digest in candidates - needed:
+                if self.content.has(digest):
+                    freed += self.content.size(digest)
+                    self.content.delete(digest)
         return freed
 
 

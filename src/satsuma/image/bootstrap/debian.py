@@ -1,0 +1,7 @@
+"""placeholder"""
+
+from satsuma.base.errors import Unsupported
+
+
+def make(catalog, ref, directory, report):
+    raise Unsupported("x")

@@ -1,0 +1,161 @@
+"""Layers from tar streams: unpack, verify, register.
+
+Owns `apply_layer` and the way from a blob to a registered layer.  Must not know images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+from satsuma.base.errors import InvalidParameter
+from satsuma.base.failpoints import failpoint
+from satsuma.base.ids import ChainId, Digest
+from satsuma.image.extract import Extracted, Rules, extract
+from satsuma.linux.root import Root
+from satsuma.spec.image import chain_id
+from satsuma.store import GENERATED, Layer, Store, Writer, tree_size
+from satsuma.wire import tar
+from satsuma.wire.compression import MAGIC_LENGTH, CompressionError, Decompressor, detect
+
+Read = Callable[[int], bytes]
+
+
+class HashingReader:
+    """Passes a stream through and knows its digest and length."""
+
+    def __init__(self, read: Read) -> None:
+        self._read = read
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    def read(self, size: int) -> bytes:
+        """Return at most *size* bytes."""
+        data = self._read(size)
+        self._hash.update(data)
+        self.size += len(data)
+        return data
+
+    @property
+    def digest(self) -> Digest:
+        """Digest of what has passed."""
+        return Digest("sha256:" + self._hash.hexdigest())
+
+
+def apply_layer(root: Root, read: Read) -> Extracted:
+    """Unpack a layer's uncompressed tar into an empty directory that overlayfs will use.
+
+    Whiteouts become overlay's, `trusted.*` attributes are dropped, nothing is written outside of *root*.
+
+    Raises:
+        InvalidParameter: malformed or hostile; the directory is to be thrown away.
+        System: the host's disk or limits.
+    """
+    reader = tar.Reader(read)
+    result = extract(root, reader, Rules(layer=True))
+    # What follows the end of the archive is part of the layer's digest.
+    reader.drain()
+    if result.replaced:
+        return result._replace(size=tree_size(root))
+    return result
+
+
+def add_layer(
+    store: Store,
+    read: Read,
+    parent: ChainId | None,
+    *,
+    diff_id: str | None = None,
+    blob: str = GENERATED,
+    compression: str = "",
+) -> Layer:
+    """Unpack a plain tar stream on top of *parent* and register it; the layer is pinned.
+
+    Args:
+        diff_id: what the digest must be.
+        blob, compression: where the same tar is kept.
+    Raises:
+        InvalidParameter: malformed, hostile, or another digest.
+    """
+    directory = store.snapshots.new_dir()
+    hashing = HashingReader(read)
+    try:
+        try:
+            with Root.open_path(directory) as root:
+                result = apply_layer(root, hashing.read)
+        except CompressionError as error:
+            raise InvalidParameter(str(error)) from error
+        if diff_id is not None and hashing.digest != diff_id:
+            raise InvalidParameter(f"invalid diffID for layer: expected {diff_id!r}, got {hashing.digest!r}")
+        return register(
+            store, directory, parent, hashing.digest, result.size, hashing.size, blob, compression
+        )
+    finally:
+        store.snapshots.discard_dir(directory)
+
+
+def add_foreign_layer(
+    store: Store,
+    writer: Writer,
+    parent: ChainId | None,
+    *,
+    diff_id: str | None = None,
+    advance: Callable[[int], None] = lambda count: None,
+) -> Layer:
+    """Register a layer that somebody else made, whose tar (plain or compressed) is in *writer*.
+
+    The bytes are kept as they came: a save or push must return them.
+
+    Args:
+        advance: told the number of bytes of each step.
+    Raises:
+        InvalidParameter: malformed, hostile, or another digest; the blob is gone then.
+    """
+    digest = writer.digest
+    with store.layers.lock:
+        store.layers.pinned_blobs.add(digest)
+    try:
+        if not store.content.has(digest):
+            writer.commit()
+        with store.content.open(digest) as file:
+            kind = detect(file.read(MAGIC_LENGTH))
+            file.seek(0)
+
+            def read(size: int) -> bytes:
+                data = file.read(size)
+                advance(len(data))
+                return data
+
+            plain = Decompressor(read, kind)
+            return add_layer(store, plain.read, parent, diff_id=diff_id, blob=digest, compression=kind)
+    finally:
+        with store.layers.lock:
+            store.layers.pinned_blobs.discard(digest)
+            store.sweep_blobs({digest})
+
+
+def register(
+    store: Store,
+    directory: str,
+    parent: ChainId | None,
+    diff_id: Digest,
+    size: int,
+    tar_size: int,
+    blob: str = GENERATED,
+    compression: str = "",
+) -> Layer:
+    """Make *directory* the content of a layer.  Order: directory first, row second."""
+    chain = chain_id(parent, diff_id)
+    layer = Layer(
+        chain_id=chain,
+        diff_id=diff_id,
+        parent=parent,
+        size=size,
+        tar_size=tar_size,
+        blob=blob,
+        compression=compression,
+    )
+    with store.layers.lock:
+        store.snapshots.commit_dir(directory, chain)
+        failpoint("image.layer.renamed")
+        return store.layers.add(layer)
