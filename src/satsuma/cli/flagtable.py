@@ -115,7 +115,7 @@ q|quiet|bool|Suppress the pull output
 |stop-signal|string|Signal to stop the container
 |stop-timeout|int|Timeout (in seconds) to stop a container
 |storage-opt|list|Storage driver options for the container
-|sysctl|map|Sysctl options (default map[])
+|sysctl|map:sysctl|Sysctl options (default map[])
 |tmpfs|list|Mount a tmpfs directory
 t|tty|bool|Allocate a pseudo-TTY
 |ulimit|ulimit|Ulimit options (default [])

@@ -298,6 +298,20 @@ def check_tag(text: str) -> str:
     return text
 
 
+_SYSCTLS = frozenset(
+    ("kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax")
+    + ("kernel.shmmni", "kernel.shm_rmid_forced")
+)
+
+
+def check_sysctl(text: str) -> str:
+    """Take `name=value` of a setting that belongs to a namespace of the container."""
+    name, equals, _ = text.partition("=")
+    if not equals or not (name in _SYSCTLS or name.startswith(("net.", "fs.mqueue."))):
+        raise ValueError(f"sysctl '{text}' is not allowed")
+    return text
+
+
 _RATE = "The correct format is <device-path>:<number>[<unit>]. Number must be a positive integer. Unit is optional and can be kb, mb, or gb"
 
 
@@ -352,5 +366,6 @@ _RULES: dict[str, Callable[[str], str]] = {
     "bps": check_bps,
     "iops": check_iops,
     "weight": check_weight,
+    "sysctl": check_sysctl,
     "swap": str,
 }
