@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from satsuma.api.body import RequestBody
 from satsuma.api.query import Query, decode_percent
@@ -91,7 +91,7 @@ class Application:
         )
         return found[0], request
 
-    async def answer(self, route: Route, request: Any) -> Answer:
+    async def answer(self, route: Route, request: Request) -> Answer:
         """Run a handler; its errors become answers."""
         try:
             return await route.handler(self.engine, request)
@@ -102,7 +102,7 @@ class Application:
                 return Hijacked()
             return self.failure(error, request)
 
-    def failure(self, error: Exception, request: Any) -> Response:
+    def failure(self, error: Exception, request: Request) -> Response:
         """Return the answer to an error, and log it once if it is ours."""
         status = status_of(error)
         if status == 304:

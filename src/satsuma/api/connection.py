@@ -25,12 +25,17 @@ from satsuma.wire.http import Request as Head
 
 if TYPE_CHECKING:
     from satsuma.api.application import Application
+    from satsuma.api.request import Request
 
 HIGH_WATER = 1 << 18
 """Bytes that may wait in the parser before the socket is left alone."""
 FLUSH_SIZE = 1 << 16
 LINGER = 5.0
 """Seconds in which a client may take its answer after we said that we close."""
+
+
+class _AnswerCut(Exception):
+    """An answer failed half-way; its missing end is how the client learns of it."""
 
 
 class Connection(asyncio.Protocol):
@@ -164,7 +169,7 @@ class Connection(asyncio.Protocol):
         self._regulate()
         self._task = spawn(f"{head.method} {head.target}", self._serve(route, request))
 
-    async def _serve(self, route: Route, request: object) -> None:
+    async def _serve(self, route: Route, request: Request) -> None:
         """Run one handler and write its answer."""
         try:
             answer = await self._app.answer(route, request)
@@ -178,6 +183,12 @@ class Connection(asyncio.Protocol):
             self._task = None
             self.abort()
             return
+        except _AnswerCut:
+            self._task = None
+            self._flush()
+            if self._transport is not None:
+                self._transport.close()
+            return
         self._task = None
         self._finish()
 
@@ -190,6 +201,7 @@ class Connection(asyncio.Protocol):
         if not self._may_keep_alive():
             self._say_goodbye()
             return
+        self._life = Life.FINISH
         self._hold = False
         body.discard()
         if body.failed:
@@ -303,8 +315,11 @@ class Connection(asyncio.Protocol):
             self._hold = True
 
     def _regulate(self) -> None:
-        """Read from the socket if there is room for it and nobody else shall."""
-        want = not self._hold and self._parser.buffered <= HIGH_WATER
+        """Read from the socket if there is room for it and nobody else shall.
+
+        While a head is incomplete there is nothing else to wait for; the parser bounds its size.
+        """
+        want = not self._hold and (self._head is None or self._parser.buffered <= HIGH_WATER)
         if want != self._reading and self._transport is not None and not self._ended:
             self._reading = want
             if want:
@@ -334,7 +349,7 @@ class Connection(asyncio.Protocol):
             data += response.body
         self._write(data)
 
-    async def _write_stream(self, stream: Stream, request: object) -> Response | None:
+    async def _write_stream(self, stream: Stream, request: Request) -> Response | None:
         """Write an answer in pieces; an error before the first one comes back as a whole answer."""
         head = self._head
         assert head is not None
@@ -357,13 +372,13 @@ class Connection(asyncio.Protocol):
             except EngineError as error:
                 if stream.in_band is None:
                     self._app.failure(error, request)
-                    raise ConnectionResetError("answer cut") from error
+                    raise _AnswerCut from error
                 await self._send(stream.in_band(error), chunked=chunked)
-            except (ConnectionResetError, asyncio.CancelledError):
+            except ConnectionResetError:
                 raise
             except Exception as error:
                 self._app.failure(error, request)
-                raise ConnectionResetError("answer cut") from error
+                raise _AnswerCut from error
             if chunked:
                 self._out.append(LAST_CHUNK)
             self._flush()
