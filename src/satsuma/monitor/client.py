@@ -474,7 +474,7 @@ class Monitor:
             if not attachment.ended.done():
                 attachment.ended.set_result("ended")
         self._attachments.clear()
-        if self._abandoned:
+        if self._abandoned and not self._exit.done():
             return
         for future in self._exec_exits.values():
             if not future.done():

@@ -99,12 +99,13 @@ def seal() -> None:
 def main(sock: socket.socket, exec_root: str, new_backend: Callable[[], Backend]) -> None:
     """Be the launcher on *sock*, from readiness to the end of the daemon."""
     from satsuma.linux import ns  # noqa: F401
-    from satsuma.linux.prctl import set_dumpable, set_name
+    from satsuma.linux.prctl import set_dumpable
     from satsuma.monitor import monitor, protocol  # noqa: F401
+    from satsuma.monitor.title import set_title
 
     set_dumpable(dumpable=False)
-    set_name("satsuma-launch")
-    os.umask(0o077)
+    set_title("satsuma-launch", f"satsuma-launcher {exec_root}")
+    os.umask(0o022)
     # A terminal's ^C goes to the whole foreground group; the launcher's life is its daemon's.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Ended monitors need no burial here; each monitor takes SIGCHLD back for itself.

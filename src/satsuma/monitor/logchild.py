@@ -10,8 +10,8 @@ import os
 import socket
 import struct
 
-from satsuma.linux.prctl import set_name
 from satsuma.linux.syscalls import close_range
+from satsuma.monitor.title import set_title
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _serve(sock: socket.socket, file: LogFile) -> None:
     sock.detach()
     file.adopt(log_fd)
     own = socket.socket(fileno=3)
-    set_name("satsuma-log")
+    set_title("satsuma-log", "satsuma-log-writer")
     while packet := own.recv(_PACKET + 64 * 1024):
         records = []
         position = 0

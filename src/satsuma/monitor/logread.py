@@ -411,9 +411,9 @@ def _names(path: str) -> Iterator[tuple[str, bool]]:
         yield f"{path}.{number}.gz", True
         number += 1
         # A crash can leave a gap in the numbers: look for the highest in the directory.
-        if not any(os.path.lexists(f"{path}.{number}{suffix}") for suffix in ("", ".gz")):
-            if number > _highest(directory or ".", base):
-                return
+        there = any(os.path.lexists(f"{path}.{number}{suffix}") for suffix in ("", ".gz"))
+        if not there and number > _highest(directory or ".", base):
+            return
 
 
 def _highest(directory: str, base: str) -> int:

@@ -24,7 +24,7 @@ import sys
 from satsuma.base.clock import now_ns
 from satsuma.base.errors import Conflict, EngineError, InvalidParameter, NotFound
 from satsuma.base.failpoints import failpoint
-from satsuma.linux.prctl import set_child_subreaper, set_name
+from satsuma.linux.prctl import set_child_subreaper
 from satsuma.monitor import protocol, state
 from satsuma.monitor.backend import StartError
 from satsuma.monitor.control import Connection, ControlServer
@@ -33,6 +33,7 @@ from satsuma.monitor.logs import open_log
 from satsuma.monitor.loop import Loop
 from satsuma.monitor.state import ExitStatus, exit_code
 from satsuma.monitor.streams import Stdio
+from satsuma.monitor.title import set_title
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -390,7 +391,8 @@ def run(exec_root: str, launch: socket.socket, backend: Backend) -> None:
     request = protocol.receive(launch, assembler)
     if request is None:
         return
-    set_name(f"satsuma:{request.body['container_id'][:7]}")
+    container_id = request.body["container_id"]
+    set_title(f"satsuma:{container_id[:7]}", f"satsuma-monitor {container_id}")
     monitor = Monitor(exec_root, request, backend)
     try:
         monitor.start()

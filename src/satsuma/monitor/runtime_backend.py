@@ -1,0 +1,129 @@
+"""The monitor's backend that makes real containers: an adapter to `satsuma.runtime`.
+
+Names in the launch request's extras: `overlay`, `seccomp_bpf`, `init_path` go to the runtime as they are; a
+descriptor `netns_fd`, `ipcns_fd`, `pidns_fd`, `utsns_fd`, `userns_fd` or `cgroupns_fd` is a namespace to join.
+"""
+
+from __future__ import annotations
+
+import os
+
+from satsuma.linux.cgroup import Cgroup
+from satsuma.monitor.backend import StartError
+from satsuma.runtime import create
+from satsuma.runtime import exec as runtime_exec
+from satsuma.runtime.config import Config, parse
+from satsuma.runtime.errors import ConfigError, RuntimeFailure, StartFailed
+from satsuma.runtime.plan import Extras
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Json = dict[str, Any]
+    Stdio = tuple[int, int, int] | None
+    Size = tuple[int, int] | None
+
+_NAMESPACES = {f"{kind}ns_fd": kind for kind in ("net", "ipc", "pid", "uts", "user", "cgroup")}
+_PLAIN = ("overlay", "seccomp_bpf", "init_path")
+_KNOWN = frozenset((*_NAMESPACES, *_PLAIN, "hold_fds"))
+
+
+class RuntimeBackend:
+    """One container made by `satsuma.runtime`."""
+
+    __slots__ = ("_cgroup", "_config", "_extras", "_hold_fds", "_init")
+
+    def __init__(self) -> None:
+        self._cgroup: Cgroup | None = None
+        self._config: Config | None = None
+        self._extras: Extras | None = None
+        self._hold_fds: list[int] = []
+        self._init: create.Init | None = None
+
+    def start(self, config: Json, extras: Json, stdio: Stdio, size: Size) -> _Started:
+        """Make the container and start its program.
+
+        Raises:
+            StartError: nothing is left behind.
+        """
+        unknown = sorted(set(extras) - _KNOWN)
+        if unknown:
+            raise StartError(f"unknown extras: {', '.join(unknown)}", 128)
+        self._hold_fds = extras["hold_fds"]
+        ns_fds = {kind: extras[name] for name, kind in _NAMESPACES.items() if name in extras}
+        try:
+            parsed = parse(config)
+            if size is not None and parsed.process is not None:
+                parsed.process.console_size = size
+            path = parsed.cgroups_path
+            cgroup = Cgroup(path) if path else None
+            self._extras = Extras(ns_fds=ns_fds, **{name: extras[name] for name in _PLAIN if name in extras})
+            init = create.start(parsed, extras=self._extras, stdio=stdio or (-1, -1, -1), cgroup=cgroup)
+        except StartFailed as error:
+            raise StartError(error.message, error.exit_code) from error
+        except (ConfigError, RuntimeFailure) as error:
+            raise StartError(str(error), 128) from error
+        finally:
+            for fd in ns_fds.values():
+                os.close(fd)
+        self._cgroup, self._config, self._init = cgroup, parsed, init
+        return _Started(init)
+
+    def exec(self, process: Json, stdio: Stdio, size: Size) -> _Started:
+        """Start a further process in the container.
+
+        Raises:
+            StartError: it did not start.
+        """
+        assert self._init is not None and self._extras is not None
+        try:
+            started = runtime_exec.start_exec(
+                self._init.pid,
+                self._config,
+                process,
+                init_pidfd=self._init.pidfd,
+                extras=Extras(seccomp_bpf=self._extras.seccomp_bpf, seccomp_flags=self._extras.seccomp_flags),
+                stdio=stdio or (-1, -1, -1),
+                cgroup=self._cgroup,
+                console=size,
+            )
+        except StartFailed as error:
+            raise StartError(error.message, error.exit_code) from error
+        except (ConfigError, RuntimeFailure) as error:
+            raise StartError(str(error), 128) from error
+        return _Started(started)
+
+    def kill_all(self) -> None:
+        """Kill every process of the container's cgroup."""
+        if self._cgroup is not None and self._cgroup.is_populated():
+            self._cgroup.kill_all()
+
+    def oom_killed(self) -> bool:
+        """Say whether the kernel killed a process of the container for lack of memory."""
+        return self._cgroup is not None and self._cgroup.oom_kills() > 0
+
+    def cgroup_dirs(self) -> dict[str, str]:
+        """Return controller → directory."""
+        return dict(self._cgroup.dirs) if self._cgroup is not None else {}
+
+    def remove(self) -> None:
+        """Remove the container's cgroup.
+
+        Raises:
+            OSError: processes are still in it.
+        """
+        if self._cgroup is not None:
+            self._cgroup.remove()
+
+
+class _Started:
+    """`create.Init` in the monitor's words."""
+
+    __slots__ = ("console", "pid", "pidfd", "start_time")
+
+    def __init__(self, init: create.Init) -> None:
+        self.pid = init.pid
+        self.pidfd = init.pidfd
+        self.start_time = init.start_time
+        self.console = init.console_master_fd
