@@ -456,7 +456,7 @@ def _sub_instruction(rest: str, escape: str) -> _Arguments:
     if not rest:
         return _Arguments()
     child = _node(rest, escape, 0, 0, ())
-    return _Arguments((child.keyword, *child.args), json=child.json, child=child)
+    return _Arguments((child.keyword, *child.args), child=child)
 
 
 _ARGUMENTS: dict[str, Callable[[str, str], _Arguments]] = {
