@@ -9,7 +9,8 @@ and answers with descriptors and plain values.  Nothing here starts a program.
     ipam       subnets and addresses                 sandbox    one container's interfaces
     ports      host ports, the sockets that hold them  pool     namespaces kept ready, and their end
     firewall   the nf_tables table                   host       bridges, sysctls, ARP
-    filters    list and prune filters
+    resolver   the embedded DNS server               dnswire  DNS messages
+    netns      work inside a container's namespace   filters  list and prune filters
 """
 
 from satsuma.network.model import (

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from satsuma.base.aio import spawn
 from satsuma.linux import rtnetlink as rt
 from satsuma.network.host import random_mac
+from satsuma.network.netns import quiet_ipv6
 
 _log = logging.getLogger(__name__)
 
@@ -73,9 +74,15 @@ class Prepared:
 
 
 async def open_netns(make_netns: MakeNetns) -> Netns:
-    """Make a namespace; the socket is wrapped, the descriptors are ours."""
+    """Make a namespace that keeps IPv6 off its interfaces; the descriptors are ours."""
     fd, sock = await make_netns()
-    return Netns(fd=fd, route=rt.Route(sock))
+    netns = Netns(fd=fd, route=rt.Route(sock))
+    try:
+        await quiet_ipv6(fd)
+    except BaseException:
+        netns.close()
+        raise
+    return netns
 
 
 def make_veth(

@@ -29,6 +29,7 @@ from satsuma.linux import nftables as nft
 from satsuma.linux.netlink import Message
 from satsuma.linux.nfnetlink import Netfilter
 from satsuma.network import dnswire as dns
+from satsuma.network.netns import open_sockets
 from satsuma.network.registry import KernelThread
 from satsuma.network.sandbox import Live
 
@@ -44,9 +45,6 @@ MAX_CONNECTIONS = 64
 IDLE_TIMEOUT = 10.0
 RESOLV_CONF = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
 TABLE = "satsuma_dns"
-
-OpenSockets = Callable[[int, Sequence[tuple[int, int, int]]], Awaitable[list[int]]]
-"""Opens sockets `(family, type, protocol)` inside the namespace of a descriptor and returns their descriptors."""
 
 _SOCKETS = (
     (socket.AF_INET, socket.SOCK_DGRAM, 0),
@@ -186,7 +184,7 @@ class Server:
         self._tcp: asyncio.Server | None = None
         self._connections = 0
 
-    async def start(self, open_sockets: OpenSockets, kernel: KernelThread) -> None:
+    async def start(self, kernel: KernelThread) -> None:
         """Open the sockets inside the container's namespace and serve them."""
         netns = self._live.netns
         assert netns is not None, "a container on a user-defined network has a namespace"
@@ -355,10 +353,7 @@ UPSTREAM_PORT = 53
 class EmbeddedDns:
     """The name servers of all containers on user-defined networks."""
 
-    def __init__(
-        self, open_sockets: OpenSockets, kernel: KernelThread, upstreams: Sequence[str] = ()
-    ) -> None:
-        self._open_sockets = open_sockets
+    def __init__(self, kernel: KernelThread, upstreams: Sequence[str] = ()) -> None:
         self._kernel = kernel
         self._upstreams = tuple(upstreams)
         self._slots = asyncio.Semaphore(MAX_QUERIES)
@@ -370,7 +365,7 @@ class EmbeddedDns:
             return
         upstreams = live.dns or self._upstreams or host_nameservers()
         server = Server(live, upstreams, self._slots)
-        await server.start(self._open_sockets, self._kernel)
+        await server.start(self._kernel)
         self._servers[live.container_id] = server
 
     def stop(self, container_id: str) -> None:

@@ -41,6 +41,7 @@ from satsuma.network.model import (
     PortSpec,
     Sandbox,
 )
+from satsuma.network.netns import open_sockets
 from satsuma.network.pool import (
     Graveyard,
     MakeNetns,
@@ -53,7 +54,7 @@ from satsuma.network.pool import (
 )
 from satsuma.network.ports import Binding, PortAllocator, PortTaken
 from satsuma.network.registry import Collection, KernelThread, Registry
-from satsuma.network.resolver import EmbeddedDns, OpenSockets
+from satsuma.network.resolver import EmbeddedDns
 from satsuma.network.sandbox import Attachment, Live, Network
 
 _log = logging.getLogger(__name__)
@@ -67,8 +68,6 @@ class NetworkService:
     Args:
         collection: the database's "networks".
         make_netns: makes a network namespace with loopback up, and a NETLINK_ROUTE socket inside it.
-        open_sockets: opens sockets inside a namespace, for the embedded DNS and for containers that outlived
-            a daemon.
         options: the daemon's flags.
     """
 
@@ -77,12 +76,10 @@ class NetworkService:
         collection: Collection,
         *,
         make_netns: MakeNetns,
-        open_sockets: OpenSockets,
         options: NetworkOptions,
     ) -> None:
         self.options = options
         self._make_netns = make_netns
-        self._open_sockets = open_sockets
         self.table = table_name(options.exec_root)
         digest = hashlib.sha256(options.exec_root.encode()).digest()
         self._veth_prefix = "sts" + digest[:2].hex()
@@ -94,7 +91,7 @@ class NetworkService:
         self._firewall = Firewall(self.table)
         self._ports = PortAllocator(default_ip=options.default_ip)
         self.registry = Registry(collection, options, self._host, self._firewall, self._kernel)
-        self._dns = EmbeddedDns(open_sockets, self._kernel, options.dns)
+        self._dns = EmbeddedDns(self._kernel, options.dns)
         self._live: dict[str, Live] = {}
         self._pool = SandboxPool(self._prepare, options.pool_size)
         self._graveyard = Graveyard(self._group, self._in_slow_thread)
@@ -155,7 +152,7 @@ class NetworkService:
             os.close(fd)
             return None
         try:
-            (sock,) = await self._open_sockets(fd, [(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE)])
+            (sock,) = await open_sockets(fd, [(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE)])
         except BaseException:
             os.close(fd)
             raise

@@ -52,8 +52,6 @@ class Namespaces:
             raise OSError(ctypes.get_errno(), "unshare")
         try:
             fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-            with open("/proc/sys/net/ipv6/conf/default/disable_ipv6", "w") as file:
-                file.write("1")
             sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
             with rt.Route() as route:
                 route.run(rt.set_link(1, up=True))
@@ -75,14 +73,6 @@ class Namespaces:
                 self._setns(self._home)
 
         return self._pool.submit(inside).result()
-
-    async def open_sockets(self, netns_fd: int, specs: list[tuple[int, int, int]]) -> list[int]:
-        """Open sockets inside a namespace; they stay in it."""
-
-        def inside() -> list[int]:
-            return [socket.socket(*spec).detach() for spec in specs]
-
-        return await asyncio.get_running_loop().run_in_executor(None, self.run, netns_fd, inside)
 
     def serve_tcp(self, netns_fd: int, port: int, greeting: bytes) -> socket.socket:
         """Serve a greeting and the client's address on a TCP port inside a namespace."""
@@ -198,9 +188,7 @@ async def service(
 
 
 def new_service(rows: Rows, namespaces: Namespaces, options: NetworkOptions) -> NetworkService:
-    return NetworkService(
-        rows, make_netns=namespaces.make, open_sockets=namespaces.open_sockets, options=options
-    )
+    return NetworkService(rows, make_netns=namespaces.make, options=options)
 
 
 def nft_list(table: str) -> str:

@@ -339,6 +339,19 @@ async def test_connect_and_disconnect_move_the_gateway(
     server.close()
 
 
+async def test_no_ipv6_on_a_containers_interface(service: NetworkService, namespaces: Namespaces) -> None:
+    """A neighbour's router advertisements must not count (CVE-2020-13401)."""
+    box = await service.allocate(new_id(), BRIDGE)
+    assert box.netns_fd is not None
+
+    def read(name: str) -> str:
+        with open(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6") as file:
+            return file.read().strip()
+
+    assert namespaces.run(box.netns_fd, lambda: (read("eth0"), read("lo"))) == ("1", "0")
+    assert read(service.options.bridge) == "1"
+
+
 async def test_host_and_none(service: NetworkService, namespaces: Namespaces) -> None:
     host = await service.allocate(new_id(), [EndpointSpec(network="host")], [PortSpec(port=80)])
     assert host.netns_fd is None
