@@ -123,8 +123,6 @@ class StageCache:
         if source.history[index].get("created_by", "") != " ".join(config.get("Cmd") or ()):
             return None
         if index == len(source.history) - 1:
-            if parent is not None:
-                self._images.set_parent(source.id, parent.id)
             return source
         # From now on only this one: jumping between sources could mix two different builds.
         self._sources = [source]

@@ -5,12 +5,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["StepImage", "StepImages"]
+from satsuma.base.ids import ChainId
+from satsuma.image import Image, ImageService
+from satsuma.spec.image import History
+from satsuma.store import Layer
+from satsuma.wire import reference
+
+__all__ = ["ImageAdapter", "StepImage", "StepImages"]
 
 # The config object of an image, as it stands in JSON.
 Config = dict[str, Any]
@@ -59,11 +66,18 @@ class StepImages(Protocol):
         """Return the id of the image that the image was built on, if that is known."""
 
     def commit(
-        self, parent: StepImage | None, directory: str | None, config: Config, *, created_by: str, author: str
+        self,
+        parent: StepImage | None,
+        directory: str | None,
+        config: Config,
+        *,
+        container_config: Config,
+        author: str,
     ) -> StepImage:
         """Make the image of a step.
 
         Args:
+            container_config: the config of the step's container; its `Cmd` becomes the line of the history.
             directory: an overlay upperdir that becomes the new layer and belongs to the store from now on;
                 None for a step that cannot change files.  A directory without changes gives an empty layer.
         """
@@ -71,8 +85,94 @@ class StepImages(Protocol):
     def reuse(self, parent: StepImage | None, source: StepImage, index: int, config: Config) -> StepImage:
         """Make the image of the step whose history entry is number *index* of *source*, with its layer."""
 
-    def set_parent(self, image_id: str, parent_id: str) -> None:
-        """Record on which image an image was built."""
-
     def tag(self, image_id: str, repository: str, tag: str) -> None:
         """Give the image a name."""
+
+
+class ImageAdapter:
+    """`StepImages` on an image service."""
+
+    def __init__(self, service: ImageService) -> None:
+        self._service = service
+
+    def find(self, reference: str) -> StepImage:
+        """See `StepImages`."""
+        return _step_image(self._service.resolve(reference))
+
+    def exists(self, image_id: str) -> bool:
+        """See `StepImages`."""
+        return self._service.find(image_id) is not None
+
+    def parent(self, image_id: str) -> str | None:
+        """See `StepImages`."""
+        image = self._service.find(image_id)
+        return image.parent or None if image else None
+
+    def commit(
+        self,
+        parent: StepImage | None,
+        directory: str | None,
+        config: Config,
+        *,
+        container_config: Config,
+        author: str,
+    ) -> StepImage:
+        """See `StepImages`."""
+        layer: Layer | None = None
+        if directory is not None:
+            chain = [ChainId(chain_id) for chain_id in parent.chain_ids] if parent else []
+            layer = self._service.commit_layer(directory, chain, move=True)
+        line = History(
+            created_by=" ".join(container_config.get("Cmd") or ()), author=author, empty_layer=layer is None
+        )
+        return self._create(parent, layer, config, line, container_config)
+
+    def reuse(self, parent: StepImage | None, source: StepImage, index: int, config: Config) -> StepImage:
+        """See `StepImages`."""
+        entry = source.history[index]
+        line = History(
+            created=entry.get("created"),
+            created_by=entry.get("created_by", ""),
+            author=entry.get("author", ""),
+            comment=entry.get("comment", ""),
+            empty_layer=bool(entry.get("empty_layer")),
+        )
+        layer: Layer | None = None
+        if not line.empty_layer:
+            number = sum(not old.get("empty_layer") for old in source.history[:index])
+            layers = self._service.store.layers
+            layer = layers.get(source.chain_ids[number])
+            layers.pin([layer.chain_id])
+        return self._create(parent, layer, config, line, config)
+
+    def _create(
+        self, parent: StepImage | None, layer: Layer | None, config: Config, line: History, container: Config
+    ) -> StepImage:
+        with contextlib.ExitStack() as undo:
+            if layer is not None:
+                undo.callback(self._service.store.layers.unpin, [layer.chain_id])
+            base = self._service.resolve(parent.id) if parent else None
+            made = self._service.create_from(
+                base,
+                [layer] if layer else [],
+                config,
+                [line],
+                author=line.author or (base.config.author if base else ""),
+                container_config=container,
+            )
+            # The image keeps the layer from now on.
+            undo.pop_all()
+        return _step_image(made)
+
+    def tag(self, image_id: str, repository: str, tag: str) -> None:
+        """See `StepImages`."""
+        self._service.tag_image(image_id, reference.parse(repository).with_tag(tag))
+
+
+def _step_image(image: Image) -> StepImage:
+    return StepImage(
+        id=image.id,
+        document=json.loads(image.config_raw),
+        chain_ids=tuple(image.chain_ids),
+        diff_ids=tuple(image.diff_ids),
+    )

@@ -184,7 +184,7 @@ class StageRun:
                 parent,
                 directory,
                 {**self.config, "Image": parent.id if parent else ""},
-                created_by=" ".join(probe["Cmd"]),
+                container_config={key: value for key, value in probe.items() if key != "RunOptions"},
                 author=self._author,
             )
             session.cache.put(parent.id if parent else "", probe, image.id, now_ns=now_ns())
