@@ -135,7 +135,6 @@ class Monitor:
             attach_body(self._stdio, attach, self._request)
         self._start_init()
         failpoint("monitor.started")
-        state.write_state(self._run_dir, self._state())
         self._loop.watch_children(self._child_exited)
 
     def _start_init(self) -> None:
@@ -155,10 +154,12 @@ class Monitor:
         self._started_at_ns = now_ns()
         self._init = Running(started, self._stdio, pipes, open_stdin=self._open_stdin)
 
-    def serve(self, launcher_socket: socket.socket) -> None:
+    def serve(self, launch: socket.socket) -> None:
         """Answer the launch request on its socket, which becomes a control connection; serve to the end."""
-        connection = self._control.adopt(launcher_socket)
+        connection = self._control.adopt(launch)
         connection.send({"id": 0, **self._state()})
+        # Nobody needs the file while we live, and the asker knows what is in it.
+        state.write_state(self._run_dir, self._state())
         self._request = protocol.Message({}, [], [])
         self._loop.run()
 
@@ -384,9 +385,19 @@ def settle(exec_root: str) -> None:
     sys.stderr = ErrorFile(f"{exec_root}/monitor.log")
 
 
+def warm_up(backend: Backend) -> None:
+    """Touch in a spare monitor what a launch touches, so that its copies of the pages are made by then."""
+    loop = Loop(report)
+    Stdio(loop, tty=False, close_stdin=False).close()
+    loop.close()
+    packets = protocol.pack({"config": {"a": ["b", 1]}})
+    protocol.Assembler().feed(packets.packets[0][0])
+    set_title("satsuma-spare", "satsuma-monitor (waits for a container)")
+    backend.warm_up()
+
+
 def run(exec_root: str, launch: socket.socket, backend: Backend) -> None:
-    """Be the monitor for the request that waits in *launch*.  Runs in a child of the launcher."""
-    settle(exec_root)
+    """Be the monitor for the request that waits in *launch*.  Runs in a settled child of the launcher."""
     assembler = protocol.Assembler()
     request = protocol.receive(launch, assembler)
     if request is None:

@@ -10,11 +10,11 @@ import os
 
 from satsuma.linux.cgroup import Cgroup
 from satsuma.monitor.backend import StartError
-from satsuma.runtime import create
+from satsuma.runtime import create, default_spec
 from satsuma.runtime import exec as runtime_exec
 from satsuma.runtime.config import Config, parse
 from satsuma.runtime.errors import ConfigError, RuntimeFailure, StartFailed
-from satsuma.runtime.plan import Extras
+from satsuma.runtime.plan import Extras, plan_init
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _NAMESPACES = {f"{kind}ns_fd": kind for kind in ("net", "ipc", "pid", "uts", "user", "cgroup")}
 _PLAIN = ("overlay", "seccomp_bpf", "init_path")
+_NO_OVERLAY: Json = {"lowerdirs": ["/"], "upperdir": "", "workdir": "", "volatile": False}
 _KNOWN = frozenset((*_NAMESPACES, *_PLAIN, "hold_fds"))
 
 
@@ -93,6 +94,24 @@ class RuntimeBackend:
         except (ConfigError, RuntimeFailure) as error:
             raise StartError(str(error), 128) from error
         return _Started(started)
+
+    def warm_up(self) -> None:
+        """Go through the planning of a container once, without doing anything."""
+        process = {"args": ["x"], "cwd": "/", "env": ["a=b"], "terminal": False, "user": {"uid": 0, "gid": 0}}
+        sample = {
+            "ociVersion": "1.0.2",
+            "process": {**process, "capabilities": default_spec.capability_sets(["CAP_CHOWN"])},
+            "root": {"path": "rootfs"},
+            "mounts": default_spec.default_mounts(),
+            "linux": {
+                "namespaces": [
+                    {"type": kind} for kind in ("mount", "pid", "ipc", "uts", "network", "cgroup")
+                ],
+                "maskedPaths": list(default_spec.READONLY_PATHS),
+                "readonlyPaths": list(default_spec.READONLY_PATHS),
+            },
+        }
+        plan_init(parse(sample), Extras(overlay=_NO_OVERLAY), cgroup=Cgroup("/satsuma"))
 
     def kill_all(self) -> None:
         """Kill every process of the container's cgroup."""

@@ -76,6 +76,9 @@ class FakeBackend:
         self.pids.append(pid)
         return _Started(pid, console)
 
+    def warm_up(self):
+        pass
+
     def kill_all(self):
         for pid in self.pids:
             try:
