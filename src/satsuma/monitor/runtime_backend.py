@@ -7,6 +7,7 @@ descriptor `netns_fd`, `ipcns_fd`, `pidns_fd`, `utsns_fd`, `userns_fd` or `cgrou
 from __future__ import annotations
 
 import os
+import signal
 
 from satsuma.linux.cgroup import Cgroup
 from satsuma.monitor.backend import StartError
@@ -59,7 +60,8 @@ class RuntimeBackend:
                 parsed.process.console_size = size
             path = parsed.cgroups_path
             cgroup = Cgroup(path) if path else None
-            self._extras = Extras(ns_fds=ns_fds, **{name: extras[name] for name in _PLAIN if name in extras})
+            given = {name: extras[name] for name in _PLAIN if name in extras}
+            self._extras = Extras(ns_fds=ns_fds, death_signal=signal.SIGKILL, **given)
             init = create.start(parsed, extras=self._extras, stdio=stdio or (-1, -1, -1), cgroup=cgroup)
         except StartFailed as error:
             raise StartError(error.message, error.exit_code) from error
@@ -84,7 +86,7 @@ class RuntimeBackend:
                 self._config,
                 process,
                 init_pidfd=self._init.pidfd,
-                extras=Extras(seccomp_bpf=self._extras.seccomp_bpf, seccomp_flags=self._extras.seccomp_flags),
+                extras=Extras(seccomp_bpf=self._extras.seccomp_bpf, death_signal=signal.SIGKILL),
                 stdio=stdio or (-1, -1, -1),
                 cgroup=self._cgroup,
                 console=size,

@@ -62,10 +62,12 @@ class Extras:
         keyring: name of the new session keyring, "" for none.
         state: ociVersion, id, bundle, annotations for the hooks that run inside.
         no_pivot: chroot instead of pivot_root, for a root on ramfs.
+        death_signal: sent to the program when its parent, the caller, dies; 0 for none.
     """
 
     __slots__ = (
         "bundle",
+        "death_signal",
         "exec_fifo_fd",
         "init_path",
         "keyring",
@@ -92,6 +94,7 @@ class Extras:
         keyring: str = "",
         state: dict[str, Any] | None = None,
         no_pivot: bool = False,
+        death_signal: int = 0,
     ) -> None:
         self.overlay = overlay
         self.ns_fds = ns_fds or {}
@@ -104,6 +107,7 @@ class Extras:
         self.keyring = keyring
         self.state = state or {}
         self.no_pivot = no_pivot
+        self.death_signal = death_signal
 
 
 class Step:

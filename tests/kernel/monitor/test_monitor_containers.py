@@ -207,15 +207,22 @@ async def test_netns_by_descriptor(engine):
     assert os.stat(f"/proc/{monitor.init_pid}/ns/net").st_ino == inode
 
 
-async def test_killed_monitor_takes_its_container_with_it(engine):
-    monitor = await launch(engine, "sleep", "1000", user=33)
+@pytest.mark.parametrize("user", [0, 33])
+async def test_killed_monitor_takes_its_container_with_it(engine, user):
+    monitor = await launch(engine, "sleep", "1000", user=user)
+    await monitor.exec(client.ExecSpec(exec_id="e1", process=process("sleep", "1000", user=user)))
+    exec_pid = (await monitor.status())["execs"]["e1"]
+    monitor.close()
     os.kill(monitor.pid, signal.SIGKILL)
-    status = await monitor.wait()
-    assert status.exit_code == 137
     async with asyncio.timeout(5):
-        while pathlib.Path(f"/proc/{monitor.init_pid}").exists():
+        while any(os.path.exists(f"/proc/{pid}") for pid in (monitor.init_pid, exec_pid)):
             await asyncio.sleep(0.01)
-    assert not any(os.path.exists(path) for path in monitor.cgroup.values())
+    path = f"{engine.root}/{1:064x}/exit.json"
+    assert client.read_exit(path) is None
+    assert await client.reconnect(engine.exec_root, monitor.container_id, path) is None
+    assert client.read_exit(path).exit_code == 137
+    assert not any(os.path.exists(directory) for directory in monitor.cgroup.values())
+    assert client.running_ids(engine.exec_root) == []
 
 
 async def test_nothing_of_the_monitor_is_open_in_the_container(engine):
