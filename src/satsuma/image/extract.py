@@ -151,10 +151,7 @@ class _Extractor:
     def _parent(self, path: bytes, *, create: bool = True) -> int:
         fd = self._parents.get(path)
         if fd is None:
-            if create:
-                fd = self._open_or_make(path)
-            else:
-                fd = self._root.open(path or b".", os.O_PATH | os.O_DIRECTORY)
+            fd = self._open_or_make(path) if create else self._open(path)
             if len(self._parents) >= _MAX_OPEN:
                 os.close(self._parents.pop(next(iter(self._parents))))
             self._parents[path] = fd
@@ -162,13 +159,16 @@ class _Extractor:
 
     def _open_or_make(self, path: bytes) -> int:
         try:
-            return self._root.open(path or b".", os.O_PATH | os.O_DIRECTORY)
+            return self._open(path)
         except FileNotFoundError:
             pass
         self._refuse_dangling(path)
         uid, gid = self._rules.owner or (0, 0)
         self._root.mkdirs(path, 0o755, uid, gid)
-        return self._root.open(path, os.O_PATH | os.O_DIRECTORY)
+        return self._open(path)
+
+    def _open(self, path: bytes) -> int:
+        return self._root.open(path or b".", os.O_PATH | os.O_DIRECTORY)
 
     def _refuse_dangling(self, path: bytes) -> None:
         """Missing parents are made, but not through a link that leads nowhere: an archive must not aim that way."""

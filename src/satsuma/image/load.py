@@ -179,8 +179,8 @@ class _Loader:
         for ref in refs:
             previous = self._catalog.tag(image.id, ref)
             if previous is not None and previous != image.id:
-                text = f"The image {ref.familiar()} already exists, renaming the old one with ID {previous} to empty string\n"
-                self._progress({"stream": text})
+                text = f"The image {ref.familiar()} already exists, renaming the old one with ID {previous}"
+                self._progress({"stream": f"{text} to empty string\n"})
             self._progress({"stream": f"Loaded image: {ref.familiar()}\n"})
         if not refs:
             self._progress({"stream": f"Loaded image ID: {image.id}\n"})

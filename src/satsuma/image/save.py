@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from satsuma.base.errors import InvalidParameter
 from satsuma.base.ids import sha256_digest
 from satsuma.image.catalog import Catalog
 from satsuma.image.layering import layer_tar
@@ -51,7 +52,7 @@ def _matches(catalog: Catalog, name: str) -> list[tuple[Image, Reference | None]
     image: Image | None
     try:
         ref = reference.parse(name)
-    except reference.InvalidParameter:
+    except InvalidParameter:
         return [(catalog.resolve(name), None)]  # a full id
     if not ref.tag and not ref.digest:
         found: list[tuple[Image, Reference | None]] = []

@@ -27,6 +27,10 @@ from satsuma.store import Finding, Layer, Store
 from satsuma.wire import reference
 from satsuma.wire.reference import Reference
 
+# Inside of the class `list` is the method.
+_Objects = list[dict[str, Any]]
+_Records = list[dict[str, str]]
+
 
 def _nobody(image_id: ImageId) -> list[str]:
     return []
@@ -61,7 +65,7 @@ class ImageService:
         """Return the image with exactly this id, or None."""
         return self.catalog.find(image_id)
 
-    def list(self) -> list[Image]:
+    def list(self) -> Sequence[Image]:
         """Return all images, newest first."""
         images = [image for i in self.catalog.ids() if (image := self.catalog.find(i)) is not None]
         return sorted(images, key=lambda image: -image.created_ns)
@@ -72,7 +76,7 @@ class ImageService:
 
     # Showing
 
-    def summaries(self, **options: Any) -> list[dict[str, Any]]:
+    def summaries(self, **options: Any) -> _Objects:
         """Return `GET /images/json`; see `present.summaries` for the options."""
         return present.summaries(self.catalog, **options)
 
@@ -80,7 +84,7 @@ class ImageService:
         """Return `GET /images/{name}/json`."""
         return present.inspect(self.catalog, self.resolve(ref))
 
-    def history(self, ref: str) -> list[dict[str, Any]]:
+    def history(self, ref: str) -> _Objects:
         """Return `GET /images/{name}/history`."""
         return present.history(self.catalog, self.resolve(ref))
 
@@ -120,7 +124,7 @@ class ImageService:
         prune: bool = True,
         in_use: InUse = _nobody,
         running: InUse = _nobody,
-    ) -> list[dict[str, str]]:
+    ) -> _Records:
         """Untag or delete an image; return what happened as `{"Untagged": …}` and `{"Deleted": …}`.
 
         Args:

@@ -105,7 +105,8 @@ def _errors(kind: str) -> tuple[type[Exception], ...]:
         try:
             from zlib_ng import zlib_ng
 
-            return (zlib.error, zlib_ng.error)
+            other: Any = zlib_ng.error
+            return (zlib.error, other)
         except ImportError:
             return (zlib.error,)
     if kind == XZ:

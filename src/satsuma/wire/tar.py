@@ -34,6 +34,7 @@ _MAX_SIZE = 1 << 62
 _NS = 1_000_000_000
 _XATTR = b"SCHILY.xattr."
 _REGULAR = frozenset((b"0", b"\0", b"7", b"S"))
+_WITHOUT_DATA = frozenset((LINK, SYMLINK, CHAR, BLOCK_DEVICE, DIRECTORY, FIFO))
 
 
 class TarError(ValueError):
@@ -239,10 +240,9 @@ class Reader:
             raise TarError(f"path of {max(len(entry.name), len(entry.linkname))} bytes is too long")
         if not 0 <= entry.size < _MAX_SIZE:
             raise TarError("invalid tar header: size")
-        if entry.kind not in _REGULAR:
-            # A hard link may carry a size without having data (old GNU tar); Go skips none for these kinds.
-            if entry.kind in (LINK, SYMLINK, CHAR, BLOCK_DEVICE, DIRECTORY, FIFO):
-                entry.size = 0
+        if entry.kind in _WITHOUT_DATA:
+            # A hard link may carry a size without having data (old GNU tar).
+            entry.size = 0
         self._left = entry.size
         self._padding = -entry.size % BLOCK
         if block[156:157] == b"S":
@@ -448,31 +448,15 @@ def _parse_pax(data: bytes) -> dict[bytes, bytes]:
 
 def _apply_pax(entry: Entry, pax: dict[bytes, bytes]) -> list[bytes]:
     """Override header fields by PAX records; return the parts of a sparse map of format 0.0."""
-    sparse: list[bytes] = []
     for key, value in pax.items():
         if key.startswith(_XATTR):
             entry.xattrs[key[len(_XATTR) :]] = value
-        elif not value:
-            continue  # an empty value takes a global record back
-        elif key == b"path":
-            entry.name = value
-        elif key == b"linkpath":
-            entry.linkname = value
-        elif key == b"size":
-            entry.size = _decimal(value)
-        elif key == b"uid":
-            entry.uid = _decimal(value)
-        elif key == b"gid":
-            entry.gid = _decimal(value)
-        elif key == b"mtime":
-            entry.mtime_ns = _pax_time(value)
-        elif key == b"uname":
-            entry.uname = value
-        elif key == b"gname":
-            entry.gname = value
-        elif key == b"GNU.sparse.parts":
-            sparse = value.rstrip(b",").split(b",", 2 * MAX_SPARSE + 2)
-    return sparse
+        elif (
+            value and (rule := _PAX_FIELDS.get(key)) is not None
+        ):  # an empty value takes a global record back
+            setattr(entry, rule[0], rule[1](value) if rule[1] is not None else value)
+    parts = pax.get(b"GNU.sparse.parts", b"").rstrip(b",")
+    return parts.split(b",", 2 * MAX_SPARSE + 2) if parts else []
 
 
 def _pax_time(value: bytes) -> int:
@@ -482,6 +466,18 @@ def _pax_time(value: bytes) -> int:
         raise TarError("invalid time in a PAX record")
     ns = int(whole or b"0") * _NS + int((fraction + b"000000000")[:9])
     return -ns if negative else ns
+
+
+_PAX_FIELDS = {
+    b"path": ("name", None),
+    b"linkpath": ("linkname", None),
+    b"size": ("size", _decimal),
+    b"uid": ("uid", _decimal),
+    b"gid": ("gid", _decimal),
+    b"mtime": ("mtime_ns", _pax_time),
+    b"uname": ("uname", None),
+    b"gname": ("gname", None),
+}
 
 
 def _sparse_fields(data: bytes, count: int) -> list[tuple[int, int]]:
@@ -504,26 +500,9 @@ def encode(entry: Entry) -> bytes:
     if records:
         body = b"".join(_pax_record(key, value) for key, value in records)
         parent, slash, base = entry.name.rstrip(b"/").rpartition(b"/")
-        name = (parent + slash + b"PaxHeaders.0/" + base)[:100]
-        name = bytes(c for c in name if c < 128)
-        head = (
-            _block(name, b"x", 0o644, 0, 0, len(body), 0, b"", b"", b"", (0, 0)) + body + padding(len(body))
-        )
-    uid, gid = _fit(entry.uid, 7), _fit(entry.gid, 7)
-    seconds = entry.mtime_ns // _NS
-    return head + _block(
-        _ascii(entry.name)[:100],
-        entry.kind,
-        entry.mode,
-        uid,
-        gid,
-        _fit(entry.size, 11),
-        _fit(seconds, 11),
-        _ascii(entry.linkname)[:100],
-        entry.uname[:32],
-        entry.gname[:32],
-        (entry.devmajor, entry.devminor),
-    )
+        name = parent + slash + b"PaxHeaders.0/" + base
+        head = _block(Entry(name, b"x", size=len(body))) + body + padding(len(body))
+    return head + _block(entry)
 
 
 def padding(size: int) -> bytes:
@@ -551,8 +530,7 @@ def _pax_records(entry: Entry) -> list[tuple[bytes, bytes]]:
     seconds, fraction = divmod(entry.mtime_ns, _NS)
     if fraction or not 0 <= seconds < 8**11:
         records.append((b"mtime", _format_time(entry.mtime_ns)))
-    for name, value in entry.xattrs.items():
-        records.append((_XATTR + name, value))
+    records += [(_XATTR + name, data) for name, data in entry.xattrs.items()]
     return sorted(records)
 
 
@@ -571,33 +549,24 @@ def _pax_record(key: bytes, value: bytes) -> bytes:
     return b"%d %s=%s\n" % (length, key, value)
 
 
-def _block(
-    name: bytes,
-    kind: bytes,
-    mode: int,
-    uid: int,
-    gid: int,
-    size: int,
-    mtime: int,
-    linkname: bytes,
-    uname: bytes,
-    gname: bytes,
-    device: tuple[int, int],
-) -> bytes:
+def _block(entry: Entry) -> bytes:
+    """Encode one ustar header; what does not fit is cut, the PAX records have it whole."""
+    seconds = entry.mtime_ns // _NS
     block = (
         b"%s%07o\0%07o\0%07o\0%011o\0%011o\0        %s%sustar\x0000%s%s%07o\0%07o\0"
         % (
-            name.ljust(100, b"\0"),
-            mode & 0o7777,
-            uid,
-            gid,
-            size,
-            mtime,
-            kind,
-            linkname.ljust(100, b"\0"),
-            uname.ljust(32, b"\0"),
-            gname.ljust(32, b"\0"),
-            *device,
+            _ascii(entry.name)[:100].ljust(100, b"\0"),
+            entry.mode & 0o7777,
+            _fit(entry.uid, 7),
+            _fit(entry.gid, 7),
+            _fit(entry.size, 11),
+            _fit(seconds, 11),
+            entry.kind,
+            _ascii(entry.linkname)[:100].ljust(100, b"\0"),
+            entry.uname[:32].ljust(32, b"\0"),
+            entry.gname[:32].ljust(32, b"\0"),
+            entry.devmajor,
+            entry.devminor,
         )
     ).ljust(BLOCK, b"\0")
     return b"%s%06o\0 %s" % (block[:148], sum(block), block[156:])

@@ -154,7 +154,7 @@ def test_sparse_files_of_gnu_tar(tmp_path, flags):
 
 
 def header(kind, size, name=b"x"):
-    return tar._block(name, kind, 0o644, 0, 0, size, 0, b"", b"", b"", (0, 0))
+    return tar._block(tar.Entry(name, kind, size=size))
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,8 @@ def test_number_of_entries_is_limited():
 
 
 def test_signed_checksum_of_old_programs_is_accepted():
-    block = bytearray(header(b"0", 0, b"caf\xe9"))
+    block = bytearray(header(b"0", 0, b"cafe"))
+    block[3] = 0xE9
     block[148:156] = b" " * 8
     block[148:156] = b"%06o\0 " % sum(b - 256 if b > 127 else b for b in block)
     assert feed(bytes(block)).next_entry().name == b"caf\xe9"

@@ -176,10 +176,10 @@ def _archive(data: bytes, applets: list[bytes], mtime_ns: int) -> Iterator[bytes
         )
     yield tar.encode(tar.Entry(b"bin/busybox", mode=0o755, size=len(data), mtime_ns=mtime_ns))
     yield data + tar.padding(len(data))
-    for name in applets:
-        if name != b"busybox":
+    for applet in applets:
+        if applet != b"busybox":
             yield tar.encode(
-                tar.Entry(b"bin/" + name, tar.LINK, mode=0o755, linkname=b"bin/busybox", mtime_ns=mtime_ns)
+                tar.Entry(b"bin/" + applet, tar.LINK, mode=0o755, linkname=b"bin/busybox", mtime_ns=mtime_ns)
             )
     # Scripts begin with it.
     yield tar.encode(
