@@ -44,6 +44,8 @@ class NetworkOptions:
     address_pools: tuple[tuple[str, int], ...] = DEFAULT_ADDRESS_POOLS
     pool_size: int = 6
     """Network namespaces kept ready with a veth on the default bridge; 0 prepares none ahead."""
+    user_pool_size: int = 2
+    """Namespaces kept ready for user-defined networks."""
     dns: tuple[str, ...] = ()
     """Upstream servers of the embedded DNS; empty: those of the host's resolv.conf."""
 

@@ -1,9 +1,8 @@
 """The embedded DNS server: containers on user-defined networks find each other by name.
 
 Each such container has 127.0.0.11 as its name server.  Behind it are a UDP and a TCP socket which were opened
-inside the container's network namespace and are served by the daemon; that is all it takes, a socket stays in
-the namespace it was made in.  The sockets have ports that the kernel chose, and two rules inside the namespace
-lead port 53 there: a container may have a name server of its own on 0.0.0.0:53, which must find the port free.
+inside the container's network namespace (see `nameport`) and are served by the daemon; that is all it takes, a
+socket stays in the namespace it was made in.
 
 Names that no network of the container knows go to the container's upstream servers, asked from the host's
 namespace.  A container that has internal networks only gets no answer about the outside: a forwarded question
@@ -17,25 +16,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import random
 import socket
-import struct
 from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import IPv4Address, IPv4Network, ip_address
 
 from satsuma.base.aio import spawn
-from satsuma.linux import nftables as nft
-from satsuma.linux.netlink import Message
-from satsuma.linux.nfnetlink import Netfilter
 from satsuma.network import dnswire as dns
-from satsuma.network.netns import open_sockets
-from satsuma.network.registry import KernelThread
+from satsuma.network.nameport import ADDRESS, open_name_sockets
 from satsuma.network.sandbox import Live
 
 _log = logging.getLogger(__name__)
 
-ADDRESS = "127.0.0.11"
 TTL = 600
 MAX_UPSTREAMS = 3
 UPSTREAM_TIMEOUT = 4.0
@@ -44,13 +36,6 @@ MAX_QUERIES = 1024
 MAX_CONNECTIONS = 64
 IDLE_TIMEOUT = 10.0
 RESOLV_CONF = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
-TABLE = "satsuma_dns"
-
-_SOCKETS = (
-    (socket.AF_INET, socket.SOCK_DGRAM, 0),
-    (socket.AF_INET, socket.SOCK_STREAM, 0),
-    (socket.AF_NETLINK, socket.SOCK_RAW, 12),
-)
 
 
 def host_nameservers(paths: Sequence[str] = RESOLV_CONF) -> list[str]:
@@ -79,33 +64,6 @@ def _is_ipv4(text: str) -> bool:
         return ip_address(text).version == 4
     except ValueError:
         return False
-
-
-def redirect_rules(udp_port: int, tcp_port: int) -> list[Message]:
-    """Return the transaction that leads 127.0.0.11:53 to the two sockets, inside a container's namespace."""
-    table = nft.Table(TABLE)
-    messages = [
-        table.add(),
-        table.add_chain("output", kind="nat", hook=nft.NF_INET_LOCAL_OUT, priority=nft.NF_IP_PRI_NAT_DST),
-        table.flush_rules(),
-    ]
-    address = socket.inet_aton(ADDRESS)
-    for protocol, port in ((socket.IPPROTO_UDP, udp_port), (socket.IPPROTO_TCP, tcp_port)):
-        messages.append(
-            table.add_rule(
-                "output",
-                nft.payload(nft.NFT_PAYLOAD_NETWORK_HEADER, 16, 4, nft.NFT_REG_1),
-                nft.compare(nft.NFT_REG_1, nft.NFT_CMP_EQ, address),
-                nft.meta(nft.NFT_META_L4PROTO, nft.NFT_REG_1),
-                nft.compare(nft.NFT_REG_1, nft.NFT_CMP_EQ, bytes((protocol,))),
-                nft.payload(nft.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, nft.NFT_REG_1),
-                nft.compare(nft.NFT_REG_1, nft.NFT_CMP_EQ, struct.pack(">H", 53)),
-                nft.immediate(nft.NFT_REG_1, address),
-                nft.immediate(nft.NFT_REG_2, struct.pack(">H", port)),
-                nft.dnat(nft.NFT_REG_1, nft.NFT_REG_2),
-            )
-        )
-    return messages
 
 
 def lookup(live: Live, name: str) -> list[IPv4Address] | None:
@@ -184,34 +142,27 @@ class Server:
         self._tcp: asyncio.Server | None = None
         self._connections = 0
 
-    async def start(self, kernel: KernelThread) -> None:
-        """Open the sockets inside the container's namespace and serve them."""
-        netns = self._live.netns
-        assert netns is not None, "a container on a user-defined network has a namespace"
-        fds = await open_sockets(netns.fd, _SOCKETS)
-        udp = socket.socket(fileno=fds[0])
-        tcp = socket.socket(fileno=fds[1])
-        try:
-            await kernel.run(_bind, udp, tcp, fds[2])
-            udp.setblocking(False)
-            tcp.setblocking(False)
-            self._tcp = await asyncio.start_server(self._serve_tcp, sock=tcp)
-        except BaseException:
-            udp.close()
-            tcp.close()
-            raise
-        self._udp = udp
-        asyncio.get_running_loop().add_reader(udp.fileno(), self._on_datagrams, udp)
+    async def start(self) -> None:
+        """Open the sockets inside the container's namespace, if it has none, and serve them."""
+        live = self._live
+        if live.names is None:
+            assert live.netns is not None, "a container on a user-defined network has a namespace"
+            live.names = await open_name_sockets(live.netns.fd)
+        self._tcp = await asyncio.start_server(self._serve_tcp, sock=live.names.tcp)
+        self._udp = live.names.udp
+        asyncio.get_running_loop().add_reader(self._udp.fileno(), self._on_datagrams, self._udp)
 
     def close(self) -> None:
         """Stop serving."""
         if self._udp is not None:
             asyncio.get_running_loop().remove_reader(self._udp.fileno())
-            self._udp.close()
             self._udp = None
         if self._tcp is not None:
             self._tcp.close()
             self._tcp = None
+        if self._live.names is not None:
+            self._live.names.close()
+            self._live.names = None
 
     def _on_datagrams(self, udp: socket.socket) -> None:
         for _ in range(64):  # a flood leaves the loop time for others
@@ -291,20 +242,6 @@ def _send(udp: socket.socket, data: bytes, client: tuple[str, int]) -> None:
         udp.sendto(data, client)
 
 
-def _bind(udp: socket.socket, tcp: socket.socket, netfilter_fd: int) -> None:
-    """Bind the sockets inside the container's namespace and lead port 53 to them; in the kernel thread."""
-    try:
-        netfilter = Netfilter(netfilter_fd)
-    except BaseException:
-        os.close(netfilter_fd)
-        raise
-    with netfilter:
-        udp.bind((ADDRESS, 0))
-        tcp.bind((ADDRESS, 0))
-        tcp.listen(MAX_CONNECTIONS)
-        netfilter.run(redirect_rules(udp.getsockname()[1], tcp.getsockname()[1]))
-
-
 class _Answer(asyncio.DatagramProtocol):
     """Waits for the datagram that answers one question."""
 
@@ -353,8 +290,7 @@ UPSTREAM_PORT = 53
 class EmbeddedDns:
     """The name servers of all containers on user-defined networks."""
 
-    def __init__(self, kernel: KernelThread, upstreams: Sequence[str] = ()) -> None:
-        self._kernel = kernel
+    def __init__(self, upstreams: Sequence[str] = ()) -> None:
         self._upstreams = tuple(upstreams)
         self._slots = asyncio.Semaphore(MAX_QUERIES)
         self._servers: dict[str, Server] = {}
@@ -365,7 +301,7 @@ class EmbeddedDns:
             return
         upstreams = live.dns or self._upstreams or host_nameservers()
         server = Server(live, upstreams, self._slots)
-        await server.start(self._kernel)
+        await server.start()
         self._servers[live.container_id] = server
 
     def stop(self, container_id: str) -> None:

@@ -16,6 +16,7 @@ from satsuma.network.firewall import BridgeRules, Firewall, PortRule
 from satsuma.network.host import Host, format_mac
 from satsuma.network.ipam import AddressPool
 from satsuma.network.model import EndpointInfo, NetworkRecord, PortSpec, Sandbox
+from satsuma.network.nameport import NameSockets
 from satsuma.network.plan import (
     IPVLAN_FLAGS,
     IPVLAN_MODES,
@@ -23,7 +24,7 @@ from satsuma.network.plan import (
     BridgeConfig,
     parse_mac,
 )
-from satsuma.network.pool import Netns, Veth, make_veth
+from satsuma.network.pool import Netns, Veth, make_veth, plug
 from satsuma.network.ports import Binding
 
 
@@ -113,6 +114,7 @@ class Live:
     hostname: str
     sandbox: Sandbox
     netns: Netns | None = None
+    names: NameSockets | None = None
     attachments: dict[str, Attachment] = field(default_factory=dict)
     """By network id, in the order of connection."""
     dns: tuple[str, ...] = ()
@@ -140,6 +142,10 @@ class Live:
     def port_rules(self) -> list[PortRule]:
         """Return the firewall's view of the published ports."""
         return [binding.rule for binding in self.bindings]
+
+    def published_rules(self) -> list[PortRule]:
+        """Return the ports that are published now: none while no endpoint leads outside."""
+        return self.port_rules() if self.gateway_id else []
 
     def update_sandbox(self) -> None:
         """Bring the sandbox that the engine holds up to date, its record included."""
@@ -186,16 +192,29 @@ def attach_link(host: Host, netns: Netns, attachment: Attachment, veth_name: str
             host.route,
             netns,
             name=veth_name,
-            bridge_index=network.link_index,
             mtu=network.config.mtu,
             inner_name=info.interface,
             mac=attachment.wanted_mac,
-            isolated=not network.config.icc,
         )
+        plug_in(host, netns, attachment)
     else:
         attachment.veth = _attach_sublink(host, netns, attachment)
     info.host_interface = attachment.veth.name
     info.mac_address = format_mac(attachment.veth.mac)
+
+
+def plug_in(host: Host, netns: Netns, attachment: Attachment) -> None:
+    """Connect the near end of an attachment's veth to the network's bridge."""
+    network, veth = attachment.network, attachment.veth
+    assert network.config is not None and veth is not None, "only bridge networks have ports"
+    plug(
+        host.route,
+        netns,
+        veth,
+        bridge_index=network.link_index,
+        mtu=network.config.mtu,
+        isolated=not network.config.icc,
+    )
 
 
 def _attach_sublink(host: Host, netns: Netns, attachment: Attachment) -> Veth:

@@ -12,14 +12,9 @@ One task per container at a time (the engine holds the container's lock); any nu
 
 from __future__ import annotations
 
-import asyncio
 import errno
-import hashlib
 import logging
-import os
-import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -27,10 +22,9 @@ from satsuma.base.clock import now_ns
 from satsuma.base.errors import EngineError, Forbidden, NotFound, System, Unavailable
 from satsuma.base.ids import new_id, short_id
 from satsuma.linux import rtnetlink as rt
-from satsuma.linux.netlink import NETLINK_ROUTE
 from satsuma.network import filters as network_filters
 from satsuma.network import host as host_side
-from satsuma.network import plan, sandbox
+from satsuma.network import plan, recovery, sandbox
 from satsuma.network.firewall import Firewall, PortRule, table_name
 from satsuma.network.model import (
     EndpointInfo,
@@ -41,21 +35,13 @@ from satsuma.network.model import (
     PortSpec,
     Sandbox,
 )
-from satsuma.network.netns import open_sockets
-from satsuma.network.pool import (
-    Graveyard,
-    MakeNetns,
-    Netns,
-    Prepared,
-    SandboxPool,
-    Veth,
-    make_veth,
-    open_netns,
-)
-from satsuma.network.ports import Binding, PortAllocator, PortTaken
+from satsuma.network.netns import make_netns
+from satsuma.network.pool import INNER_NAME, MakeNetns
+from satsuma.network.ports import PortAllocator, PortTaken
 from satsuma.network.registry import Collection, KernelThread, Registry
 from satsuma.network.resolver import EmbeddedDns
 from satsuma.network.sandbox import Attachment, Live, Network
+from satsuma.network.stock import Stock
 
 _log = logging.getLogger(__name__)
 
@@ -67,34 +53,27 @@ class NetworkService:
 
     Args:
         collection: the database's "networks".
-        make_netns: makes a network namespace with loopback up, and a NETLINK_ROUTE socket inside it.
         options: the daemon's flags.
+        make_netns: makes a network namespace with loopback up, and a NETLINK_ROUTE socket inside it.
     """
 
     def __init__(
         self,
         collection: Collection,
         *,
-        make_netns: MakeNetns,
         options: NetworkOptions,
+        make_netns: MakeNetns = make_netns,
     ) -> None:
         self.options = options
-        self._make_netns = make_netns
         self.table = table_name(options.exec_root)
-        digest = hashlib.sha256(options.exec_root.encode()).digest()
-        self._veth_prefix = "sts" + digest[:2].hex()
-        # A link group of our own for links that are to be deleted; 0 is the default group.
-        self._group = int.from_bytes(digest[4:8], "big") & 0x7FFFFFFF | 0x40000000
         self._kernel = KernelThread()
-        self._slow = ThreadPoolExecutor(1, thread_name_prefix="network-slow")
         self._host = host_side.Host(self.table)
         self._firewall = Firewall(self.table)
         self._ports = PortAllocator(default_ip=options.default_ip)
         self.registry = Registry(collection, options, self._host, self._firewall, self._kernel)
-        self._dns = EmbeddedDns(self._kernel, options.dns)
+        self.stock = Stock(self.registry, self._host, self._kernel, make_netns, options)
+        self._dns = EmbeddedDns(options.dns)
         self._live: dict[str, Live] = {}
-        self._pool = SandboxPool(self._prepare, options.pool_size)
-        self._graveyard = Graveyard(self._group, self._in_slow_thread)
 
     # Life of the service.
 
@@ -105,7 +84,7 @@ class NetworkService:
         """
         await self._kernel.run(self._open_host)
         await self.registry.open()
-        self._graveyard.start()
+        self.stock.graveyard.start()
 
     def _open_host(self) -> None:
         self._firewall.open()
@@ -132,112 +111,43 @@ class NetworkService:
         found: dict[str, Sandbox] = {}
         for container_id, record in records.items():
             try:
-                netns = await self._reopen_netns(record, netns_fd_of(container_id))
+                netns = await recovery.reopen_netns(record, netns_fd_of(container_id))
                 if netns is None and record["has_netns"]:
                     continue
-                live = await self._kernel.run(self._recover_one, container_id, record, netns)
-                self._enter(live)
+                live = await self._kernel.run(
+                    recovery.rebuild, container_id, record, netns, self.registry, self._host
+                )
+                recovery.enter(live, self._ports)
+                self._live[container_id] = live
                 await self._serve_names(live)
                 found[container_id] = live.sandbox
-            except (OSError, KeyError, TypeError, ValueError) as error:
-                _log.error("cannot recover the network of container %s: %s", short_id(container_id), error)
-        await self._kernel.run(self._drop_leftovers)
-        self._pool.start()
-        return found
-
-    async def _reopen_netns(self, record: Mapping[str, Any], fd: int | None) -> Netns | None:
-        if fd is None:
-            return None
-        if not record["has_netns"]:
-            os.close(fd)
-            return None
-        try:
-            (sock,) = await open_sockets(fd, [(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE)])
-        except BaseException:
-            os.close(fd)
-            raise
-        return Netns(fd=fd, route=rt.Route(sock))
-
-    def _recover_one(self, container_id: str, record: Mapping[str, Any], netns: Netns | None) -> Live:
-        box = Sandbox(sandbox_id=record["sandbox_id"], netns_fd=netns.fd if netns else None)
-        live = Live(
-            container_id=container_id,
-            name=record["name"],
-            hostname=record["hostname"],
-            sandbox=box,
-            netns=netns,
-            gateway_id=record["gateway_id"],
-            dns=tuple(record["dns"]),
-            port_specs=tuple(PortSpec(**spec) for spec in record["port_specs"]),
+            except (OSError, KeyError, TypeError, ValueError, EngineError) as error:
+                _log.error("cannot recover the network of container %s: %r", short_id(container_id), error)
+        stray = await self._kernel.run(
+            recovery.drop_leftovers,
+            self._live.values(),
+            self.registry,
+            self._host,
+            self._firewall,
+            veth_prefix=self.stock.veth_prefix,
+            group=self.stock.group,
         )
-        for fields in record["endpoints"]:
-            info = EndpointInfo(**fields)
-            network = self.registry.by_id(info.network_id)
-            if network is None:
-                _log.warning("network %s of container %s is gone", info.network_name, short_id(container_id))
-                continue
-            attachment = Attachment(
-                network=network, info=info, container_id=container_id, container_name=live.name
-            )
-            near = self._host.route.link(info.host_interface) if info.host_interface else None
-            far = netns.route.link(info.interface) if netns and info.interface else None
-            if far is not None:
-                attachment.veth = Veth(
-                    name=info.host_interface,
-                    index=near.index if near else 0,
-                    inner_index=far.index,
-                    mac=far.address,
-                )
-            live.attachments[network.record.id] = attachment
-        live.bindings = [Binding(rule=PortRule(**fields)) for fields in record["ports"]]
-        return live
-
-    def _enter(self, live: Live) -> None:
-        """Enter a recovered container into the address pools and the tables."""
-        for attachment in live.attachments.values():
-            network, info = attachment.network, attachment.info
-            if (
-                network.addresses is not None
-                and info.ip_address
-                and not network.addresses.is_used(info.ip_address)
-            ):
-                network.addresses.request(info.ip_address)
-            network.given.add(info.ip_address)
-            network.attachments[live.container_id] = attachment
-            network.changed()
-        self._ports.adopt(live.port_rules())
-        live.update_sandbox()
-        self._live[live.container_id] = live
-
-    def _drop_leftovers(self) -> None:
-        """Make the firewall and the host's links hold what live containers own, and nothing else."""
-        rules = [rules for network in self.registry if (rules := network.rules()) is not None]
-        ports = [rule for live in self._live.values() for rule in live.port_rules()]
-        self._firewall.restore(rules, ports)
-        owned = {a.info.host_interface for live in self._live.values() for a in live.attachments.values()}
-        stray = [
-            link
-            for link in self._host.route.links()
-            if link.kind == "veth" and link.name.startswith(self._veth_prefix) and link.name not in owned
-        ]
         if stray:
-            self._host.route.run(*(rt.set_link(link.index, master=0, group=self._group) for link in stray))
-            self._graveyard.notify()
-        self.registry.delete_stray_bridges()
+            self.stock.graveyard.notify()
+        self.stock.start()
+        return found
 
     async def close(self) -> None:
         """Stop.  Live containers keep their namespaces, addresses and ports; the prepared ones go."""
-        for prepared in await self._pool.stop():
-            await self._kernel.run(self._bury, prepared)
+        await self.stock.stop()
         self._dns.close()
         for live in self._live.values():
             live.sandbox.close_hold_fds()
             if live.netns is not None:
                 live.netns.close()
         self._live.clear()
-        await self._graveyard.stop()
+        await self.stock.close()
         self._kernel.close()
-        self._slow.shutdown()
         self._firewall.close()
         self._host.close()
 
@@ -248,8 +158,7 @@ class NetworkService:
         """
         alone = not self._live
         if alone:
-            for prepared in await self._pool.stop():
-                await self._kernel.run(self._bury, prepared)
+            await self.stock.stop()
             await self._kernel.run(self.registry.delete_bridges)
             await self._kernel.run(self._firewall.delete)
         await self.close()
@@ -435,22 +344,22 @@ class NetworkService:
         first = next(iter(live.attachments.values()), None)
         if first is not None and first.network.record.driver == "host":
             return
-        if first is not None and self._fits_pool(first):
-            prepared = await self._pool.take()
-            first.veth, live.netns = prepared.veth, prepared.netns
+        plug_first = False
+        if first is None or first.network.config is None or first.info.interface != INNER_NAME:
+            live.netns = await self.stock.bare()
         else:
-            live.netns = await open_netns(self._make_netns)
+            is_default = first.network is self.registry.default_bridge
+            prepared = await (self.stock.take_default() if is_default else self.stock.take_user())
+            first.veth, live.netns, live.names = prepared.veth, prepared.netns, prepared.names
+            plug_first = not is_default
         live.sandbox.netns_fd = live.netns.fd
         try:
-            await self._kernel.run(self._realise, live)
+            await self._kernel.run(self._realise, live, first if plug_first else None)
         except PortTaken as error:
             assert first is not None, "ports need an endpoint"
             raise self._port_error(live, first, error) from None
 
-    def _fits_pool(self, attachment: Attachment) -> bool:
-        return attachment.network is self.registry.default_bridge and attachment.info.interface == "eth0"
-
-    def _realise(self, live: Live) -> None:
+    def _realise(self, live: Live, to_plug: Attachment | None) -> None:
         """Finish a sandbox in the kernel thread: interfaces, addresses, routes, ports."""
         netns = live.netns
         assert netns is not None, "the host's namespace is not ours to configure"
@@ -458,7 +367,9 @@ class NetworkService:
             if attachment.network.addresses is None:
                 continue
             if attachment.veth is None:
-                sandbox.attach_link(self._host, netns, attachment, self._new_veth_name())
+                sandbox.attach_link(self._host, netns, attachment, self.stock.new_veth_name())
+            elif attachment is to_plug:
+                sandbox.plug_in(self._host, netns, attachment)
             attachment.info.host_interface = attachment.veth.name if attachment.veth else ""
             attachment.info.mac_address = host_side.format_mac(attachment.veth.mac) if attachment.veth else ""
             is_gateway = attachment.network.record.id == live.gateway_id
@@ -475,7 +386,7 @@ class NetworkService:
         """Take back a sandbox that did not come to be, or one that ended."""
         self._dns.stop(live.container_id)
         try:
-            await self._kernel.run(sandbox.withdraw, self._host, self._firewall, live, self._group)
+            await self._kernel.run(sandbox.withdraw, self._host, self._firewall, live, self.stock.group)
         except OSError as error:
             _log.error("cannot withdraw the network of %s: %s", live.name, error)
         self._ports.release(live.bindings)
@@ -490,9 +401,12 @@ class NetworkService:
         live.attachments.clear()
         live.sandbox.close_hold_fds()
         if live.netns is not None:
+            if live.names is not None:
+                live.names.close()
+                live.names = None
             live.netns.close()
             live.netns = None
-            self._graveyard.notify()
+            self.stock.graveyard.notify()
 
     async def release(self, container_id: str) -> None:
         """End a container's network; one that has none is no error.
@@ -554,7 +468,7 @@ class NetworkService:
 
     def _connect_one(self, live: Live, attachment: Attachment) -> None:
         assert live.netns is not None, "checked by the caller"
-        sandbox.attach_link(self._host, live.netns, attachment, self._new_veth_name())
+        sandbox.attach_link(self._host, live.netns, attachment, self.stock.new_veth_name())
         sandbox.give_address(self._host, live.netns, attachment, gateway=False)
 
     async def disconnect(self, ref: str, container_id: str) -> Sandbox:
@@ -580,7 +494,7 @@ class NetworkService:
         network.attachments.pop(live.container_id, None)
         network.changed()
         if attachment.veth is not None:
-            await self._in_slow_thread(lambda: self._delete_link(live, attachment))
+            await self.stock.in_slow_thread(lambda: self._delete_link(live, attachment))
         if network.addresses is not None and attachment.info.ip_address:
             network.addresses.release(attachment.info.ip_address)
 
@@ -635,41 +549,6 @@ class NetworkService:
         if live is None:
             raise NotFound(f"network sandbox for container {container_id} not found")
         return live
-
-    # The pool's two ends.
-
-    async def _prepare(self) -> Prepared:
-        netns = await open_netns(self._make_netns)
-        bridge = self.registry.default_bridge
-        if bridge is None or bridge.config is None:
-            return Prepared(netns=netns, veth=None)
-        try:
-            veth = await self._kernel.run(
-                make_veth,
-                self._host.route,
-                netns,
-                name=self._new_veth_name(),
-                bridge_index=bridge.link_index,
-                mtu=bridge.config.mtu,
-                isolated=not bridge.config.icc,
-            )
-        except BaseException:
-            # In the kernel thread, after what a cancelled caller left running there with these descriptors.
-            await self._kernel.run(netns.close)
-            raise
-        return Prepared(netns=netns, veth=veth)
-
-    def _bury(self, prepared: Prepared) -> None:
-        if prepared.veth is not None:
-            message = rt.set_link(prepared.veth.index, master=0, group=self._group)
-            self._host.route.run(message, ignore=(errno.ENODEV,))
-        prepared.netns.close()
-
-    def _new_veth_name(self) -> str:
-        return self._veth_prefix + os.urandom(4).hex()
-
-    async def _in_slow_thread(self, fn: Callable[[], None]) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._slow, fn)
 
 
 def dns_names(live: Live, aliases: Iterable[str]) -> list[str]:
