@@ -79,9 +79,10 @@ class Body:
     `done` becomes true with its last byte; what follows in the buffer belongs to the next message.
     """
 
-    __slots__ = ("_remaining", "_state", "trailers")
+    __slots__ = ("_remaining", "_state", "_trailer_size", "trailers")
 
     def __init__(self, *, length: int | None = None, chunked: bool = False) -> None:
+        self._trailer_size = 0
         self._remaining = length or 0
         self.trailers: list[tuple[str, str]] = []
         if chunked:
@@ -170,7 +171,8 @@ class Body:
             self._state = _CHUNK_DATA if self._remaining else _TRAILER
         elif line:
             self.trailers.append(_parse_field(line))
-            if sum(len(name) + len(value) for name, value in self.trailers) > MAX_TRAILER:
+            self._trailer_size += len(line) + 2
+            if self._trailer_size > MAX_TRAILER:
                 raise ProtocolError("trailer too large", 431)
         else:
             self._state = _DONE
@@ -334,7 +336,7 @@ def _parse_request_line(line: str, headers: Headers) -> Request:
         if version[:5] == "HTTP/" and len(version) == 8:
             raise ProtocolError("unsupported protocol version", 505)
         raise ProtocolError("malformed HTTP version")
-    if not target.isascii() or not (target[0] == "/" or target == "*" or "://" in target):
+    if not target.isascii() or "\t" in target or not (target[0] == "/" or target == "*" or "://" in target):
         raise ProtocolError("malformed request target")
     request = Request(method, target, int(version[-1]), headers)
     hosts = len(headers.get_all("host"))

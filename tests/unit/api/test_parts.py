@@ -58,8 +58,19 @@ def test_status_goes_by_the_mro():
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("", False), ("0", False), ("no", False), ("FALSE", False), ("None", False), (" 0 ", False)]
-    + [("1", True), ("True", True), ("yes", True), ("2", True), ("off", True)],
+    [
+        ("", False),
+        ("0", False),
+        ("no", False),
+        ("FALSE", False),
+        ("None", False),
+        (" 0 ", False),
+        ("1", True),
+        ("True", True),
+        ("yes", True),
+        ("2", True),
+        ("off", True),
+    ],
 )
 def test_dockers_booleans(text, value):
     assert Query(f"x={text.replace(' ', '+')}").flag("x", not value) is value
@@ -97,7 +108,7 @@ def test_numbers_times_and_sizes():
     )
     assert query.number("limit") == -1
     assert query.number("absent") is None
-    with pytest.raises(InvalidParameter, match='strconv.Atoi: parsing "x": invalid syntax'):
+    with pytest.raises(InvalidParameter, match=r'strconv\.Atoi: parsing "x": invalid syntax'):
         query.number("bad")
     assert query.size("h", "height") == 24
     for name, message in (
@@ -165,7 +176,7 @@ def test_both_spellings(text, expected):
     ],
 )
 def test_what_is_neither_spelling(text):
-    with pytest.raises(InvalidParameter, match="^invalid filter$"):
+    with pytest.raises(InvalidParameter, match=r"^invalid filter$"):
         parse_filters(text)
 
 
@@ -215,8 +226,10 @@ def test_routes(method, path, pattern, name):
         ("GET", "/containers/x"),
         ("POST", "/containers/json"),
         ("HEAD", "/info"),
-    ]
-    + [("GET", "/containers//json"), ("PATCH", "/info"), ("GET", "/debug/vars")],
+        ("GET", "/containers//json"),
+        ("PATCH", "/info"),
+        ("GET", "/debug/vars"),
+    ],
 )
 def test_no_route(method, path):
     assert ROUTER.match(method, path) is None
