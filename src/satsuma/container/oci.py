@@ -28,7 +28,6 @@ from satsuma.spec.docker import Ulimit
 
 Json = dict[str, Any]
 
-INIT_PATH = "/sbin/docker-init"
 _DEVICE_RULE = re.compile(r"([acb]) ([0-9]+|\*):([0-9]+|\*) ([rwm]{1,3})", re.ASCII)
 _WRITABLE_WITH_READONLY_ROOT = frozenset({"/proc", "/dev/pts", "/dev/shm", "/dev/mqueue", "/dev"})
 _PRIVATE_NETWORK_SYSCTLS = {
@@ -47,7 +46,6 @@ class Plan:
         etc_files: host paths of our own `/etc/hosts`, `/etc/hostname`, `/etc/resolv.conf`, by destination.
         namespaces: path of a namespace to join by OCI type, `"host"` to stay in the host's.
         linked_env: variables of `--link`.
-        init: True when the process runs under the init binary bound by the caller.
         available_caps: the daemon's own bounding set.
         host_devices: every device node of the host, for `--privileged`.
     """
@@ -57,8 +55,6 @@ class Plan:
     etc_files: dict[str, str] = field(default_factory=dict)
     namespaces: dict[str, str] = field(default_factory=dict)
     linked_env: tuple[str, ...] = ()
-    init: bool = False
-    init_source: str = ""
     default_ulimits: tuple[Ulimit, ...] = ()
     available_caps: tuple[str, ...] = ()
     host_devices: Callable[[], list[Device]] = list
@@ -115,8 +111,6 @@ def plan_process(record: Record, plan: Plan, capabilities: list[str]) -> Json:
     """Return the `process` object of the container's init."""
     config, host = record.config, record.host
     args = [record.path, *record.args]
-    if plan.init:
-        args = [INIT_PATH, "--", *args]
     process: Json = {
         "args": args,
         "cwd": config.working_dir or "/",
@@ -208,10 +202,6 @@ def plan_mounts(record: Record, plan: Plan) -> list[Json]:
         for destination, source in plan.etc_files.items()
         if destination not in covered
     )
-    if plan.init and plan.init_source:
-        mounts.append(
-            {"destination": INIT_PATH, "type": "bind", "source": plan.init_source, "options": ["bind", "ro"]}
-        )
     return mounts
 
 

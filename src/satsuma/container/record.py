@@ -62,11 +62,15 @@ class NetworkState(Struct, frozen=True, kw_only=True):
     Attributes:
         endpoints: EndpointSettings by network name, the API's JSON objects.
         ports: `{"80/tcp": [{"HostIp","HostPort"}]}`, None for a port that is only exposed.
+        asked: EndpointSettings as the client gave them; what the next start allocates.
+        sandbox: the network room's own account, given back to it when a daemon restarts.
     """
 
     sandbox_id: str = ""
     endpoints: dict[str, dict[str, Any]] = {}
     ports: dict[str, list[dict[str, str]] | None] = {}
+    asked: dict[str, dict[str, Any]] = {}
+    sandbox: dict[str, Any] = {}
 
 
 class Security(Struct, frozen=True, kw_only=True):

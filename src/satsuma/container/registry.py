@@ -7,7 +7,7 @@ thousand containers costs no query.  Not thread-safe: used from the event loop o
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from satsuma.base.errors import Conflict, InvalidParameter, NotFound
@@ -29,7 +29,7 @@ class Rows(Protocol):
     def insert(
         self, id: str, doc: bytes, *, name: str | None = None, created_ns: int = 0, durable: bool = True
     ) -> None: ...
-    def update(self, id: str, doc: bytes, *, name: str | None | bool = False) -> None: ...
+    def update(self, id: str, doc: bytes, *, name: str | bool | None = False) -> None: ...
     def delete(self, id: str) -> bool: ...
 
 
@@ -43,7 +43,7 @@ class Registry:
         self._ids: list[str] = []
         self._stored: set[str] = set()
 
-    def load(self, rows: list[Row], on_error: Callable[[str, Exception], None]) -> None:
+    def load(self, rows: Sequence[Row], on_error: Callable[[str, Exception], None]) -> None:
         """Fill the index from the database; a row that does not decode is reported and left alone."""
         for row in rows:
             try:
@@ -130,9 +130,7 @@ class Registry:
         if record.id in self._stored:
             self._rows.update(record.id, row, name=record.name)
         else:
-            self._rows.insert(
-                record.id, row, name=record.name, created_ns=record.created_ns, durable=False
-            )
+            self._rows.insert(record.id, row, name=record.name, created_ns=record.created_ns, durable=False)
             self._stored.add(record.id)
 
     def note(self, record: Record) -> None:

@@ -31,7 +31,7 @@ class EngineConfig:
     log_level: str = "info"
     log_format: str = "text"
 
-    log_config: LogConfig = LogConfig(type="json-file", config={})
+    log_config: LogConfig = field(default_factory=lambda: LogConfig(type="json-file", config={}))
     default_ulimits: tuple[Ulimit, ...] = ()
     default_shm_size: int = 64 * 1024 * 1024
     default_stop_timeout: int = 10

@@ -1,0 +1,359 @@
+"""Watch running containers: the end of init, restart policy, removal, stop and kill.
+
+Source: moby daemon/monitor.go `handleContainerExit`, daemon/{stop,kill,restart,pause}.go of 28.5.2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+
+from msgspec import structs
+
+from satsuma.base.aio import blocking, spawn
+from satsuma.base.clock import now_ns
+from satsuma.base.errors import Conflict, EngineError, NotModified, System
+from satsuma.base.failpoints import failpoint
+from satsuma.container import Event, Record, Status, parse_signal
+from satsuma.container.restart import next_pause, should_restart
+from satsuma.engine import endpoints, health, remove, start
+from satsuma.engine.actors import Actor
+from satsuma.engine.core import Core
+from satsuma.linux.cgroup import Cgroup
+from satsuma.monitor.client import ExitStatus, Monitor
+
+_log = logging.getLogger(__name__)
+
+KILL_TIMEOUT = 10.0
+SIGKILL = 9
+DEFAULT_STOP_SIGNAL = "SIGTERM"
+
+
+def begin(core: Core, record: Record, monitor: Monitor) -> None:
+    """Watch a container that has started."""
+    actor = core.actor(record)
+    actor.supervisor = spawn(f"supervise:{record.short_id}", _watch(core, record.id, monitor))
+
+
+async def _watch(core: Core, container_id: str, monitor: Monitor) -> None:
+    status = await monitor.wait()
+    async with core.locks.hold(container_id):
+        record = core.registry.get(container_id)
+        if record is None or not record.state.is_live:
+            return
+        await ended(core, record, status)
+
+
+async def ended(core: Core, record: Record, status: ExitStatus) -> None:
+    """Take note of the end of a container whose lock is held, and do what follows from it."""
+    actor = core.actor(record)
+    failpoint("engine.exit")
+    health.end(actor)
+    actor.exited.set()
+    if actor.monitor is not None:
+        actor.monitor.close()
+        actor.monitor = None
+    if status.oom_killed:
+        core.emit(record, "oom")
+    ran_for = max(0, status.finished_at_ns - record.state.started_ns) / 1e9
+    await start.release_network(core, record)
+    start.detach_volumes(core, record, actor)
+    again = (
+        not core.closing
+        and not actor.manual_restart
+        and not actor.removing
+        and should_restart(
+            record.host.restart_policy,
+            exit_code=status.exit_code,
+            restart_count=record.restart_count,
+            stopped_by_hand=record.stopped_by_hand,
+        )
+    )
+    record = _note_exit(core, record, status, again=again)
+    core.emit(record, "die", execDuration=str(int(ran_for)), exitCode=str(status.exit_code))
+    end_execs(core, record, actor)
+    actor.notify(status.exit_code, "")
+    if again:
+        actor.restart_pause = next_pause(actor.restart_pause, ran_for)
+        actor.restart = spawn(
+            f"restart:{record.short_id}", restart_later(core, record.id, actor.restart_pause)
+        )
+    elif record.host.auto_remove and not actor.manual_restart and not actor.removing:
+        await remove.remove_locked(core, record, volumes=True)
+
+
+def _note_exit(core: Core, record: Record, status: ExitStatus, *, again: bool) -> Record:
+    state = structs.replace(
+        core.advance(record, Event.RESTART if again else Event.EXIT),
+        pid=0,
+        pid_start_time=0,
+        exit_code=status.exit_code,
+        oom_killed=status.oom_killed,
+        finished_ns=status.finished_at_ns,
+        error="",
+    )
+    if state.health is not None:
+        state = structs.replace(state, health=structs.replace(state.health, status="unhealthy"))
+    return core.save(
+        structs.replace(
+            record,
+            state=state,
+            restart_count=record.restart_count + (1 if again else 0),
+            network=endpoints.stopped_state(record.network),
+        )
+    )
+
+
+def end_execs(core: Core, record: Record, actor: Actor) -> None:
+    """Sessions ended with their container; those that hear of no exit of their own are closed here."""
+    for session in list(actor.execs.values()):
+        session.container_ended()
+
+
+async def restart_later(core: Core, container_id: str, pause: float) -> None:
+    await asyncio.sleep(pause)
+    async with core.locks.hold(container_id):
+        record = core.registry.get(container_id)
+        if record is None or record.state.status is not Status.RESTARTING:
+            return
+        actor = core.actor(record)
+        actor.restart = None
+        try:
+            await start.run(core, record)
+        except EngineError as error:
+            _log.warning("restart of %s failed: %s", record.name, error)
+            record = core.current(record)
+            await _give_up(core, record, actor)
+
+
+async def _give_up(core: Core, record: Record, actor: Actor) -> None:
+    record = core.save(structs.replace(record, state=core.advance(record, Event.GIVE_UP)))
+    actor.notify(record.state.exit_code, record.state.error)
+    if record.host.auto_remove:
+        await remove.remove_locked(core, record, volumes=True)
+
+
+def cancel_restart(actor: Actor) -> None:
+    """Call off a restart that is waiting."""
+    if actor.restart is not None:
+        actor.restart.cancel()
+        actor.restart = None
+
+
+# Stop and kill
+
+
+def stop_signal(record: Record) -> int:
+    return parse_signal(record.config.stop_signal or DEFAULT_STOP_SIGNAL)
+
+
+def stop_timeout(core: Core, record: Record) -> int:
+    configured = record.config.stop_timeout
+    return core.config.default_stop_timeout if configured is None else configured
+
+
+async def stop(core: Core, reference: str, *, signal: str | None, timeout: int | None) -> bool:
+    """Stop a container by a client's wish; False when it is not running.
+
+    Raises:
+        InvalidParameter: a bad signal.
+        System: it does not die.
+    """
+    record = core.registry.find(reference)
+    if not record.state.is_up:
+        return False
+    await stop_record(core, record, signal=signal, timeout=timeout)
+    return True
+
+
+async def stop_record(
+    core: Core, record: Record, *, signal: str | None = None, timeout: int | None = None
+) -> None:
+    """Send the stop signal, wait, then kill; returns when the exit has been handled."""
+    signum = parse_signal(signal) if signal else stop_signal(record)
+    seconds = stop_timeout(core, record) if timeout is None else timeout
+    actor = core.actor(record)
+    if record.state.status is Status.RESTARTING:
+        await _stop_restarting(core, record)
+        return
+    waiter = actor.wait("not-running")
+    try:
+        await send_signal(core, record, signum, stopping=True)
+        if not await _exits_within(waiter, None if seconds < 0 else float(seconds)):
+            await send_signal(core, record, SIGKILL, stopping=True)
+            if not await _exits_within(waiter, KILL_TIMEOUT):
+                await _kill_everything(actor)
+                if not await _exits_within(waiter, KILL_TIMEOUT):
+                    raise System(
+                        f"cannot stop container: {record.id}: tried to kill container, "
+                        "but did not receive an exit event"
+                    )
+    finally:
+        waiter.close()
+    core.emit(record, "stop")
+
+
+async def _stop_restarting(core: Core, record: Record) -> None:
+    async with core.locks.hold(record.id):
+        record = core.current(record)
+        if record.state.status is not Status.RESTARTING:
+            return
+        actor = core.actor(record)
+        cancel_restart(actor)
+        record = structs.replace(record, stopped_by_hand=True)
+        await _give_up(core, record, actor)
+    core.emit(record, "stop")
+
+
+async def _exits_within(waiter: object, seconds: float | None) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            await waiter.result()  # type: ignore[attr-defined]
+    except TimeoutError:
+        return False
+    return True
+
+
+async def _kill_everything(actor: Actor) -> None:
+    if actor.monitor is not None:
+        with contextlib.suppress(Conflict):
+            await actor.monitor.kill_all()
+
+
+async def send_signal(core: Core, record: Record, signum: int, *, stopping: bool = False) -> None:
+    """Send a signal to init; SIGKILL and the stop signal count as a manual stop.
+
+    A container that ended meanwhile is no error when *stopping*.
+
+    Raises:
+        Conflict: `container x is not running`.
+    """
+    async with core.locks.hold(record.id):
+        current = core.registry.get(record.id)
+        if current is None or not current.state.is_live:
+            if stopping:
+                return
+            raise Conflict(f"container {record.id} is not running")
+        monitor = core.live_monitor(current)
+        final = stopping or signum in (SIGKILL, stop_signal(current))
+        if final and not core.closing:
+            current = core.save(structs.replace(current, stopped_by_hand=True))
+        try:
+            await monitor.signal(signum)
+        except Conflict:
+            if not stopping:
+                raise
+            return
+        if final and current.state.status is Status.PAUSED:
+            # A frozen process gets its signal when it thaws.
+            await blocking(cgroup_of(monitor).thaw)
+        core.emit(current, "kill", signal=str(signum))
+
+
+async def kill(core: Core, reference: str, signal: str) -> None:
+    """Send a signal by a client's wish; SIGKILL returns when the container has ended.
+
+    Raises:
+        Conflict: `cannot kill container: x: container y is not running`.
+    """
+    signum = parse_signal(signal or "SIGKILL")
+    record = core.registry.find(reference)
+    if not record.state.is_up:
+        raise Conflict(f"cannot kill container: {reference}: container {record.id} is not running")
+    if record.state.status is Status.RESTARTING:
+        await _stop_restarting(core, record)
+        return
+    waiter = core.actor(record).wait("not-running") if signum == SIGKILL else None
+    try:
+        try:
+            await send_signal(core, record, signum)
+        except Conflict:
+            raise Conflict(f"cannot kill container: {reference}: container {record.id} is not running")
+        if waiter is not None and not await _exits_within(waiter, KILL_TIMEOUT):
+            await _kill_everything(core.actor(record))
+            await _exits_within(waiter, KILL_TIMEOUT)
+    finally:
+        if waiter is not None:
+            waiter.close()
+
+
+async def restart(core: Core, reference: str, *, signal: str | None, timeout: int | None) -> None:
+    """Stop and start; a stopped container is started."""
+    record = core.registry.find(reference)
+    actor = core.actor(record)
+    if record.state.status is Status.PAUSED:
+        await unpause(core, reference)
+    actor.manual_restart = True
+    try:
+        if record.state.is_up:
+            try:
+                await stop_record(core, core.current(record), signal=signal, timeout=timeout)
+            except NotModified:
+                pass
+    finally:
+        actor.manual_restart = False
+    await start.start(core, record.id)
+    core.emit(core.current(record), "restart")
+
+
+# Pause
+
+
+def cgroup_of(monitor: Monitor) -> Cgroup:
+    """Return the cgroup of a running container."""
+    return Cgroup("", dirs=monitor.cgroup)
+
+
+async def pause(core: Core, reference: str) -> None:
+    """Freeze a container.
+
+    Raises:
+        Conflict: not running, or frozen already.
+    """
+    record = core.registry.find(reference)
+    async with core.locks.hold(record.id):
+        record = core.current(record)
+        state = core.advance(record, Event.PAUSE)
+        monitor = core.live_monitor(record)
+        try:
+            await blocking(cgroup_of(monitor).freeze)
+        except OSError as error:
+            raise System(f"cannot pause container {record.id}: {error}")
+        record = core.save(structs.replace(record, state=state))
+        health.end(core.actor(record))
+        core.emit(record, "pause")
+
+
+async def unpause(core: Core, reference: str) -> None:
+    """Thaw a container.
+
+    Raises:
+        System: it is not paused.
+    """
+    record = core.registry.find(reference)
+    async with core.locks.hold(record.id):
+        record = core.current(record)
+        state = core.advance(record, Event.UNPAUSE)
+        try:
+            await blocking(cgroup_of(core.live_monitor(record)).thaw)
+        except OSError as error:
+            raise System(f"cannot unpause container {record.id}: {error}")
+        record = core.save(structs.replace(record, state=state))
+        health.begin(core, record)
+        core.emit(record, "unpause")
+
+
+async def stop_all(core: Core, timeout: float) -> None:
+    """Stop every container, for a daemon that does not leave them running."""
+    deadline = now_ns() + int(timeout * 1e9)
+
+    async def one(record: Record) -> None:
+        left = max(0, (deadline - now_ns()) // 10**9)
+        with contextlib.suppress(EngineError):
+            await stop_record(core, record, timeout=min(stop_timeout(core, record), int(left)))
+
+    async with asyncio.TaskGroup() as group:
+        for record in list(core.registry):
+            if record.state.is_up:
+                group.create_task(one(record), name=f"shutdown:{record.short_id}")
