@@ -16,14 +16,12 @@ Source: docs.docker.com/reference/dockerfile/; Docker's classic builder observed
 """
 
 from satsuma.build.builder import Builder
-from satsuma.build.images import ImageAdapter
 from satsuma.build.options import BuildOptions, Ulimit
 from satsuma.build.runner import ImagePuller, MountSpec, RunStep, StepOutput, StepRunner
 
 __all__ = [
     "BuildOptions",
     "Builder",
-    "ImageAdapter",
     "ImagePuller",
     "MountSpec",
     "RunStep",

@@ -23,12 +23,13 @@ from satsuma.build import context as contexts
 from satsuma.build.args import BuildArgs
 from satsuma.build.cache import BuildCache
 from satsuma.build.failure import StepFailed
-from satsuma.build.images import StepImage, StepImages
+from satsuma.build.images import ImageAdapter, StepImage
 from satsuma.build.options import BuildOptions, validate
 from satsuma.build.output import Output, StreamObject
 from satsuma.build.runner import ImagePuller, StepRunner
 from satsuma.build.session import Session, settled
 from satsuma.build.stage import StageRun
+from satsuma.image import ImageService
 from satsuma.linux.root import Root
 from satsuma.store import Store, tree_size
 from satsuma.wire import reference
@@ -60,13 +61,13 @@ class Builder:
     """Builds images.  Several builds may run at once."""
 
     def __init__(
-        self, store: Store, images: StepImages, runner: StepRunner, *, puller: ImagePuller | None = None
+        self, store: Store, images: ImageService, runner: StepRunner, *, puller: ImagePuller | None = None
     ) -> None:
         self._store = store
-        self._images = images
+        self._images = ImageAdapter(images)
         self._runner = runner
         self._puller = puller
-        self._cache = BuildCache(store.db.collection("build_cache"), images)
+        self._cache = BuildCache(store.db.collection("build_cache"), self._images)
         self._workspaces = f"{store.data_root}/build/tmp"
         # What a crash left; nobody else can be using it, the store is locked.
         shutil.rmtree(self._workspaces, ignore_errors=True)

@@ -329,14 +329,12 @@ class StageRun:
             raise needs_buildkit("device")
         mounts = self._mounts(instruction)
         command, script = self._command(instruction)
+        if not command or not command[0]:
+            raise InvalidParameter("no command specified")
         env = environment(self.config)
         build_args = self._args.for_stage(env)
         saved = [*self._args.for_history(build_args), *command]
-        probe: Config = {
-            **self.config,
-            "Cmd": saved,
-            "Entrypoint": None if saved else self.config.get("Entrypoint"),
-        }
+        probe: Config = {**self.config, "Cmd": saved, "Entrypoint": None}
         async with contextlib.AsyncExitStack() as stack:
             roots = [await stack.enter_async_context(self._mount_root(mount)) for mount in mounts]
             probe_key = probe
