@@ -145,7 +145,7 @@ class Connection(asyncio.Protocol):
 
     def _next_request(self) -> None:
         """Start the next request if its head is there."""
-        if self._transport is None or self._closing:
+        if self._transport is None or self._closing or not self._parser.buffered:
             return
         try:
             head = self._parser.next_request()

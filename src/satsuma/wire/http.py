@@ -57,7 +57,7 @@ class Headers:
 
     def get_all(self, name: str) -> list[str]:
         """Return all values of *name*, which is in lower case."""
-        return [value for key, value in self.items if key == name]
+        return [value for key, value in self.items if key == name] if self.has(name) else []
 
     def has(self, name: str) -> bool:
         """Tell whether there is a field *name*, which is in lower case."""
@@ -182,7 +182,7 @@ class Body:
 class Request:
     """A request head; *target* is as it came, `minor` the minor version of HTTP/1."""
 
-    __slots__ = ("content_length", "headers", "method", "minor", "target", "transfer_chunked")
+    __slots__ = ("content_length", "headers", "keep_alive", "method", "minor", "target", "transfer_chunked")
 
     def __init__(self, method: str, target: str, minor: int, headers: Headers) -> None:
         self.method = method
@@ -190,11 +190,8 @@ class Request:
         self.minor = minor
         self.headers = headers
         self.content_length, self.transfer_chunked = body_framing(headers, minor)
-
-    @property
-    def keep_alive(self) -> bool:
-        """Tell whether the client may send another request on this connection."""
-        return self.minor >= 1 and "close" not in self.headers.tokens("connection")
+        self.keep_alive = minor >= 1 and "close" not in headers.tokens("connection")
+        """The client may send another request on this connection."""
 
     @property
     def expects_continue(self) -> bool:
