@@ -1,156 +1,22 @@
-"""A network service with names of its own, a maker of namespaces, and a look at what is left afterwards."""
+"""A network service with names of its own, which leaves nothing behind."""
 
 from __future__ import annotations
 
-import asyncio
-import ctypes
 import os
-import socket
-import subprocess
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from network_lab import Namespaces, Rows, host_state, new_service, settled
 
-from satsuma.linux import nftables as nft
-from satsuma.linux import rtnetlink as rt
-from satsuma.linux.nfnetlink import Netfilter
 from satsuma.network import NetworkOptions, NetworkService
-
-T = TypeVar("T")
-CLONE_NEWNET = 0x40000000
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "kernel/network" in str(item.path) or "kernel/linux" in str(item.path):
+        if "kernel/network" in str(item.path):
             item.add_marker(pytest.mark.root)
             if os.geteuid() != 0:
                 item.add_marker(pytest.mark.skip(reason="needs root"))
-
-
-class Namespaces:
-    """Makes network namespaces and runs code inside them, in one thread that leaves and comes back."""
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1)
-        self._home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-
-    def close(self) -> None:
-        self._pool.shutdown()
-        os.close(self._home)
-
-    def _setns(self, fd: int) -> None:
-        if _libc.setns(fd, CLONE_NEWNET):
-            raise OSError(ctypes.get_errno(), "setns")
-
-    def _make(self) -> tuple[int, int]:
-        if _libc.unshare(CLONE_NEWNET):
-            raise OSError(ctypes.get_errno(), "unshare")
-        try:
-            fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-            sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
-            with rt.Route() as route:
-                route.run(rt.set_link(1, up=True))
-            return fd, sock.detach()
-        finally:
-            self._setns(self._home)
-
-    async def make(self) -> tuple[int, int]:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._make)
-
-    def run(self, netns_fd: int, fn: Callable[[], T]) -> T:
-        """Run *fn* inside a namespace."""
-
-        def inside() -> T:
-            self._setns(netns_fd)
-            try:
-                return fn()
-            finally:
-                self._setns(self._home)
-
-        return self._pool.submit(inside).result()
-
-    def serve_tcp(self, netns_fd: int, port: int, greeting: bytes) -> socket.socket:
-        """Serve a greeting and the client's address on a TCP port inside a namespace."""
-
-        def listen() -> socket.socket:
-            server = socket.socket()
-            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            server.bind(("0.0.0.0", port))
-            server.listen(16)
-            return server
-
-        server = self.run(netns_fd, listen)
-
-        def loop() -> None:
-            while True:
-                try:
-                    client, address = server.accept()
-                except OSError:
-                    return
-                with client:
-                    client.sendall(greeting + b" " + address[0].encode())
-
-        threading.Thread(target=loop, daemon=True).start()
-        return server
-
-    def tcp_get(self, netns_fd: int | None, address: tuple[str, int], timeout: float = 1.0) -> bytes:
-        """Connect from a namespace (or from the host) and return what the server says."""
-
-        def get() -> bytes:
-            with socket.create_connection(address, timeout) as client:
-                data = b""
-                while chunk := client.recv(4096):
-                    data += chunk
-                return data
-
-        return get() if netns_fd is None else self.run(netns_fd, get)
-
-
-class Rows:
-    """The database's collection, in memory."""
-
-    def __init__(self) -> None:
-        self.rows: dict[str, bytes] = {}
-
-    class Row:
-        def __init__(self, id: str, doc: bytes) -> None:
-            self.id = id
-            self.doc = doc
-
-    def insert(self, id: str, doc: bytes, *, name: str | None = None, created_ns: int = 0) -> None:
-        assert id not in self.rows
-        self.rows[id] = doc
-
-    def update(self, id: str, doc: bytes) -> None:
-        assert id in self.rows
-        self.rows[id] = doc
-
-    def all(self) -> list[Rows.Row]:
-        return [self.Row(id, doc) for id, doc in self.rows.items()]
-
-    def delete(self, id: str) -> bool:
-        return self.rows.pop(id, None) is not None
-
-
-def host_state() -> tuple[set[str], set[str]]:
-    """Return the names of all links and all nf_tables tables of the host."""
-    with rt.Route() as route, Netfilter() as netfilter:
-        return {link.name for link in route.links()}, set(nft.list_tables(netfilter))
-
-
-async def settled(before: tuple[set[str], set[str]]) -> tuple[set[str], set[str]]:
-    """Wait until the kernel has taken dead namespaces apart; return what is more than before."""
-    for _ in range(100):
-        links, tables = host_state()
-        if links <= before[0] and tables <= before[1]:
-            break
-        await asyncio.sleep(0.05)
-    return links - before[0], tables - before[1]
 
 
 @pytest.fixture
@@ -185,14 +51,3 @@ async def service(
         await made.release(container_id)
     assert await made.teardown()
     assert await settled(before) == (set(), set()), "links or tables are left"
-
-
-def new_service(rows: Rows, namespaces: Namespaces, options: NetworkOptions) -> NetworkService:
-    return NetworkService(rows, make_netns=namespaces.make, options=options)
-
-
-def nft_list(table: str) -> str:
-    """Return what nft(8) says about a table."""
-    return subprocess.run(
-        ["nft", "list", "table", "ip", table], capture_output=True, text=True, check=True
-    ).stdout

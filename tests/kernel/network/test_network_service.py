@@ -7,13 +7,12 @@ import os
 import socket
 
 import pytest
+from network_lab import Namespaces, Rows, host_state, new_service, nft_list, settled
 
 from satsuma.base.errors import Forbidden, InvalidParameter, NotFound, System
 from satsuma.base.ids import new_id
 from satsuma.linux import rtnetlink as rt
 from satsuma.network import EndpointSpec, IpamConfig, NetworkOptions, NetworkService, NetworkSpec, PortSpec
-
-from .conftest import Namespaces, Rows, host_state, new_service, nft_list, settled
 
 BRIDGE = [EndpointSpec(network="bridge")]
 

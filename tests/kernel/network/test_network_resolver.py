@@ -8,11 +8,10 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from network_lab import Namespaces
 
 from satsuma.base.ids import new_id
 from satsuma.network import EndpointSpec, NetworkService, NetworkSpec, dnswire, resolver
-
-from .conftest import Namespaces
 
 
 def question(name: str, qtype: int = dnswire.TYPE_A) -> bytes:
