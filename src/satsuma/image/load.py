@@ -172,10 +172,9 @@ class _Loader:
             self._store.layers.unpin(pinned)
             self._catalog.sweep()
             raise
-        self._name(image, refs)
-        return image
+        return self._name(image, refs)
 
-    def _name(self, image: Image, refs: list[reference.Reference]) -> None:
+    def _name(self, image: Image, refs: list[reference.Reference]) -> Image:
         for ref in refs:
             previous = self._catalog.tag(image.id, ref)
             if previous is not None and previous != image.id:
@@ -184,7 +183,9 @@ class _Loader:
             self._progress({"stream": f"Loaded image: {ref.familiar()}\n"})
         if not refs:
             self._progress({"stream": f"Loaded image ID: {image.id}\n"})
-        self._catalog.emit("load", self._catalog.get(image.id), image.id)
+        image = self._catalog.get(image.id)
+        self._catalog.emit("load", image, image.id)
+        return image
 
     def _layer(self, parent: ChainId | None, diff_id: Digest, name: str) -> Layer:
         chain = chain_id(parent, diff_id)

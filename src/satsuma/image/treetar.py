@@ -48,7 +48,7 @@ def tar_tree(
         if found == start:
             name = prefix
             if whiteouts and stat.S_ISDIR(status.st_mode):
-                writer.opaque(found, prefix, status)
+                writer.opaque(found, prefix)
         else:
             name = (prefix.rstrip(b"/") + b"/" if prefix else b"") + found[cut:]
         if name:
@@ -100,7 +100,7 @@ class _Writer:
             entry.name = name.rstrip(b"/") + b"/"
             self.append(tar.encode(entry))
             if self._whiteouts:
-                self.opaque(path, name, status)
+                self.opaque(path, name)
             return
         if self._is_hard_link(entry, status):
             pass
@@ -108,7 +108,7 @@ class _Writer:
             entry.linkname = self._root.readlink(path)
         elif kind in (tar.CHAR, tar.BLOCK_DEVICE):
             if self._whiteouts and kind == tar.CHAR and status.st_rdev == 0:
-                self._whiteout(name, entry)
+                self.append(tar.encode(_mark(whiteout_name(name))))
                 return
             entry.devmajor, entry.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
         self.append(tar.encode(entry))
@@ -151,16 +151,16 @@ class _Writer:
         finally:
             os.close(fd)
 
-    def _whiteout(self, name: bytes, entry: tar.Entry) -> None:
-        self.append(tar.encode(tar.Entry(whiteout_name(name), tar.FILE, mode=0, mtime_ns=entry.mtime_ns)))
-
-    def opaque(self, path: bytes, name: bytes, status: os.stat_result) -> None:
+    def opaque(self, path: bytes, name: bytes) -> None:
+        """Write the mark of an opaque directory, if it is one."""
         try:
             if self._root.getxattr(path or b".", OPAQUE_XATTR) != OPAQUE_VALUE:
                 return
         except OSError:
             return
-        entry = tar.Entry(opaque_name(name), tar.FILE, mode=stat.S_IMODE(status.st_mode))
-        entry.uid, entry.gid = status.st_uid, status.st_gid
-        entry.mtime_ns = status.st_mtime_ns // _NS * _NS
-        self.append(tar.encode(entry))
+        self.append(tar.encode(_mark(opaque_name(name))))
+
+
+def _mark(name: bytes) -> tar.Entry:
+    # No owner, mode or time: they mean nothing, and a layer that is unpacked and packed again must not change.
+    return tar.Entry(name, tar.FILE, mode=0)
