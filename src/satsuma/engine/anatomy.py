@@ -74,7 +74,7 @@ def _layers(core: Core, record: Record) -> Json:
     known: dict[str, Layer] = {layer.chain_id: layer for layer in core.store.layers.all()}
     read_only = []
     for chain_id in reversed(chain):
-        layer = known.get(chain_id)
+        layer = known.get(str(chain_id))
         read_only.append(
             {
                 "ChainID": chain_id,

@@ -71,6 +71,11 @@ def detach_keys_bytes(text: str | None) -> bytes:
     return bytes(answer)
 
 
+def console_size(size: list[int] | None) -> tuple[int, int] | None:
+    """Return (height, width), None when the client gave none."""
+    return (size[0], size[1]) if size and len(size) == 2 and any(size) else None
+
+
 async def attach(
     core: Core,
     reference: str,

@@ -18,10 +18,9 @@ from satsuma.base.ids import new_id
 from satsuma.container import Record, Status, process_env
 from satsuma.container.capabilities import effective_capabilities
 from satsuma.container.oci import capability_sets, plan_rlimits
-from satsuma.engine.attach import Hijack, detach_keys_bytes
+from satsuma.engine.attach import Hijack, console_size, detach_keys_bytes
 from satsuma.engine.core import Core
 from satsuma.engine.links import link_env, linked
-from satsuma.engine.start import console_size
 from satsuma.monitor.client import AttachSpec, ExecSpec, LaunchError, Monitor
 from satsuma.spec.docker import ExecCreateRequest, ExecStartRequest
 from satsuma.wire import stdcopy

@@ -26,6 +26,7 @@ from satsuma.container.health import probe_command
 from satsuma.container.oci import Plan, plan_config
 from satsuma.engine import endpoints, health, supervise
 from satsuma.engine.actors import Actor, close_attaches
+from satsuma.engine.attach import console_size
 from satsuma.engine.core import Core, quietly
 from satsuma.engine.etc import etc_files, write_etc_files
 from satsuma.engine.links import link_env, link_hosts, linked
@@ -184,11 +185,6 @@ async def _launch(
         if sandbox is not None:
             sandbox.close_hold_fds()
     return record, monitor
-
-
-def console_size(size: list[int] | None) -> tuple[int, int] | None:
-    """Return (height, width), None when the client gave none."""
-    return (size[0], size[1]) if size and len(size) == 2 and any(size) else None
 
 
 def attach_volumes(core: Core, record: Record, actor: Actor) -> None:
