@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import dataclasses
 import os
-import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from satsuma.base import errors
-from satsuma.base.aio import blocking
-from satsuma.base.clock import now_ns
-from satsuma.linux import pidfd as linux_pidfd
-from satsuma.linux.cgroup import Cgroup
-from satsuma.monitor import escape, protocol, state
+from satsuma.base.aio import blocking, spawn
+from satsuma.monitor import burial, protocol, state
+from satsuma.monitor.channel import Channel, socketpair, wake
+from satsuma.monitor.specs import AttachSpec, ExecSpec, LaunchSpec, LogSpec, attach_body, launch_body
 from satsuma.monitor.state import ExitStatus, read_exit
 
 __all__ = [
@@ -44,6 +41,9 @@ __all__ = [
 Body = dict[str, Any]
 
 REMEMBERED = 1024
+"""Exit codes of ended sessions that a connection keeps."""
+LONGEST_SILENCE = 10.0
+"""Seconds for which a monitor may live without listening: it starts, or it ends."""
 
 
 class LaunchError(errors.EngineError):
@@ -54,198 +54,11 @@ class LaunchError(errors.EngineError):
         self.exit_code = exit_code
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class AttachSpec:
-    """A client to attach.
-
-    Attributes:
-        fd: a connected stream socket.
-        framed: stdcopy frames; ignored with a terminal.
-        detach_keys: honoured with a terminal only, as in Docker; b"" is none.
-        initial_stdin: bytes of the client that were read from *fd* already.
-    """
-
-    fd: int
-    stdin: bool = False
-    stdout: bool = True
-    stderr: bool = True
-    framed: bool = True
-    detach_keys: bytes = escape.DEFAULT
-    initial_stdin: bytes = b""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class LogSpec:
-    """Where the output goes: a driver of `satsuma.monitor.logs`, its file, options and attributes."""
-
-    driver: str = "none"
-    path: str = ""
-    options: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    attrs: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class LaunchSpec:
-    """A container to start.
-
-    Attributes:
-        config: OCI config.json as a dict.
-        extras: what the config cannot say: `overlay` (dict), `seccomp_bpf` (bytes), `init_path`, `hold_fds`
-            (list of descriptors that the monitor keeps open), and descriptors under names that end in `_fd`.
-        console_size: (height, width), as Docker orders it.
-        stdin_once: the first attached client whose stdin ends gives the process EOF.
-        exit_path: where the exit record is written.
-    """
-
-    container_id: str
-    config: Body
-    extras: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    tty: bool = False
-    console_size: tuple[int, int] | None = None
-    open_stdin: bool = False
-    stdin_once: bool = False
-    log: LogSpec = dataclasses.field(default_factory=LogSpec)
-    exit_path: str
-    attaches: Sequence[AttachSpec] = ()
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ExecSpec:
-    """A session to start in a running container: *process* is an OCI process object."""
-
-    exec_id: str
-    process: Body
-    tty: bool = False
-    console_size: tuple[int, int] | None = None
-    attach: AttachSpec | None = None
-
-
 class Attachment:
     """One attached client; `ended` becomes "closed", "detached" or "ended" (with the process)."""
 
     def __init__(self) -> None:
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-
-
-class _Channel:
-    """A SOCK_SEQPACKET connection on the event loop: messages in, messages out, one end."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
-        self._sock = sock
-        self._loop = asyncio.get_running_loop()
-        self._assembler = protocol.Assembler()
-        self._sending = asyncio.Lock()
-        self._pending: dict[int, asyncio.Future[protocol.Message]] = {}
-        self._next_id = 1
-        self.closed: asyncio.Future[None] = self._loop.create_future()
-        self._loop.add_reader(sock.fileno(), self._readable)
-
-    def expect(self, request_id: int) -> asyncio.Future[protocol.Message]:
-        """Return the future of the reply with this id."""
-        future: asyncio.Future[protocol.Message] = self._loop.create_future()
-        self._pending[request_id] = future
-        future.add_done_callback(lambda _: self._pending.pop(request_id, None))
-        if self.closed.done():
-            future.set_exception(ConnectionResetError("connection is closed"))
-        return future
-
-    async def request(self, body: Body, packer: protocol.Packer | None = None) -> protocol.Message:
-        """Send a request and wait for its reply.
-
-        Raises:
-            ConnectionError: the peer is gone.
-        """
-        request_id = self._next_id
-        self._next_id += 1
-        future = self.expect(request_id)
-        try:
-            await self.send({"id": request_id, **body}, packer)
-        except BaseException:
-            future.cancel()
-            raise
-        return await future
-
-    async def send(self, body: Body, packer: protocol.Packer | None = None) -> None:
-        """Send one message; returns when the kernel has it, and its descriptors."""
-        packer = packer or protocol.Packer()
-        packets = protocol.pack(body, packer.blobs, packer.fds)
-        try:
-            async with self._sending:
-                for data, fds in packets.packets:
-                    await self._send_packet(data, fds)
-        finally:
-            packets.close()
-
-    async def _send_packet(self, data: bytes, fds: Sequence[int]) -> None:
-        while True:
-            if self._sock.fileno() < 0:
-                raise ConnectionResetError("connection is closed")
-            try:
-                protocol.send_packet(self._sock, data, fds)
-                return
-            except BlockingIOError:
-                writable: asyncio.Future[None] = self._loop.create_future()
-                self._loop.add_writer(self._sock.fileno(), _wake, writable)
-                try:
-                    await asyncio.wait((writable, self.closed), return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    if self._sock.fileno() >= 0:
-                        self._loop.remove_writer(self._sock.fileno())
-
-    def _readable(self) -> None:
-        while self._sock.fileno() >= 0:
-            try:
-                data, fds = protocol.receive_packet(self._sock)
-                if not data:
-                    self.close()
-                    return
-                message = self._assembler.feed(data, fds)
-            except BlockingIOError:
-                return
-            except (OSError, protocol.ProtocolError):
-                self.close()
-                return
-            if message is not None:
-                self._dispatch(message)
-
-    def _dispatch(self, message: protocol.Message) -> None:
-        request_id = message.body.get("id")
-        if request_id is None:
-            self.event(message)
-            message.close()
-            return
-        future = self._pending.pop(request_id, None)
-        if future is None or future.done():
-            message.close()
-        else:
-            future.set_result(message)
-
-    def event(self, message: protocol.Message) -> None:
-        """Take a message without an id."""
-
-    def close(self) -> None:
-        """End the connection; every request that waits fails."""
-        if self._sock.fileno() < 0:
-            return
-        self._loop.remove_reader(self._sock.fileno())
-        self._loop.remove_writer(self._sock.fileno())
-        self._sock.close()
-        self._assembler.close()
-        if not self.closed.done():
-            self.closed.set_result(None)
-        for future in tuple(self._pending.values()):
-            if not future.done():
-                future.set_exception(ConnectionResetError("connection is closed"))
-
-
-def _wake(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
-def _socketpair() -> tuple[socket.socket, socket.socket]:
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
 
 
 class Launcher:
@@ -255,7 +68,7 @@ class Launcher:
         self._exec_root = exec_root
         self._command = tuple(command) if command is not None else _default_command()
         self._process: subprocess.Popen[bytes] | None = None
-        self._channel: _Channel | None = None
+        self._channel: Channel | None = None
         self._starting = asyncio.Lock()
 
     @classmethod
@@ -271,11 +84,11 @@ class Launcher:
         await launcher._ready()
         return launcher
 
-    async def _ready(self) -> _Channel:
+    async def _ready(self) -> Channel:
         async with self._starting:
             if self._channel is not None and not self._channel.closed.done():
                 return self._channel
-            ours, theirs = _socketpair()
+            ours, theirs = socketpair()
             with theirs:
                 command = (*self._command, str(theirs.fileno()), self._exec_root)
                 self._process = await blocking(_spawn, command, theirs.fileno(), self._process)
@@ -309,8 +122,8 @@ class Launcher:
         Raises:
             LaunchError: it did not start; nothing is left behind.
         """
-        body, packer = _launch_body(spec)
-        ours, theirs = _socketpair()
+        body, packer = launch_body(spec)
+        ours, theirs = socketpair()
         with theirs:
             monitor = Monitor(self._exec_root, ours, spec.container_id, spec.exit_path)
             try:
@@ -325,6 +138,7 @@ class Launcher:
             message = await reply
         except ConnectionError:
             monitor.close()
+            await blocking(burial.bury, state.run_dir(self._exec_root, spec.container_id), None)
             raise LaunchError("the monitor of the container died while it started", 128) from None
         except BaseException:
             monitor.close()
@@ -338,8 +152,8 @@ class Launcher:
         Raises:
             System: the kernel refused.
         """
-        ours, theirs = _socketpair()
-        channel = _Channel(ours)
+        ours, theirs = socketpair()
+        channel = Channel(ours)
         try:
             with theirs:
                 reply = channel.expect(0)
@@ -362,14 +176,14 @@ class Launcher:
             await blocking(self._process.wait)
 
 
-class _LauncherChannel(_Channel):
+class _LauncherChannel(Channel):
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
         self.ready: asyncio.Future[None] = self._loop.create_future()
 
     def event(self, message: protocol.Message) -> None:
         if "ready" in message.body:
-            _wake(self.ready)
+            wake(self.ready)
 
 
 def _default_command() -> tuple[str, ...]:
@@ -396,7 +210,7 @@ def _spawn(
     )
 
 
-class _MonitorChannel(_Channel):
+class _MonitorChannel(Channel):
     def __init__(self, sock: socket.socket, monitor: Monitor) -> None:
         super().__init__(sock)
         self._monitor = monitor
@@ -439,6 +253,17 @@ class Monitor:
         self.cgroup = body["cgroup"]
         self._exit_path = body["exit_path"]
 
+    def _recovered(self, body: Body) -> Monitor:
+        """Take over what another daemon's connection would know."""
+        self._opened(body)
+        if body["exit"] is not None:
+            self._set_exit(ExitStatus(**body["exit"]))
+        for exec_id, code in body["exec_codes"].items():
+            self._set_exec_exit(exec_id, code)
+        for exec_id in body["execs"]:
+            self._exec_future(exec_id)
+        return self
+
     def _event(self, body: Body) -> None:
         match body.get("event"):
             case "exit":
@@ -480,7 +305,17 @@ class Monitor:
             if not future.done():
                 future.set_result(state.KILLED_WITH_MONITOR)
         if self.init_pid and not self._exit.done():
-            self._set_exit(_bury(self._exec_root, self.container_id, self._exit_path))
+            spawn(f"monitor:bury:{self.container_id[:12]}", self._bury())
+
+    async def _bury(self) -> None:
+        """Find out how the container ended when the connection was lost before the news."""
+        known = {"init_pid": self.init_pid, "start_time": self.start_time, "cgroup": self.cgroup}
+        directory = state.run_dir(self._exec_root, self.container_id)
+        for _ in range(int(LONGEST_SILENCE / burial.PAUSE)):
+            if await blocking(burial.bury, directory, self._exit_path, known):
+                break
+            await asyncio.sleep(burial.PAUSE)
+        self._set_exit(read_exit(self._exit_path) or burial.killed())
 
     @property
     def exited(self) -> bool:
@@ -516,7 +351,7 @@ class Monitor:
         self._attach_count += 1
         attach_id = f"{id(self):x}.{self._attach_count}"
         packer = protocol.Packer()
-        body = {"op": "attach", "attach_id": attach_id, "attach": _attach_body(spec, packer)}
+        body = {"op": "attach", "attach_id": attach_id, "attach": attach_body(spec, packer)}
         attachment = self._attachments[attach_id] = Attachment()
         try:
             await self._call(body, packer)
@@ -541,7 +376,7 @@ class Monitor:
             "console_size": spec.console_size,
         }
         if spec.attach is not None:
-            body["attach"] = _attach_body(spec.attach, packer)
+            body["attach"] = attach_body(spec.attach, packer)
         reply = await self._call(body, packer)
         self._exec_future(spec.exec_id)
         pid: int = reply["pid"]
@@ -583,59 +418,6 @@ def _check(body: Body) -> Body:
     raise kind(body["error"])
 
 
-def _attach_body(spec: AttachSpec, packer: protocol.Packer) -> Body:
-    body: Body = {
-        "fd": packer.fd(spec.fd),
-        "stdin": spec.stdin,
-        "stdout": spec.stdout,
-        "stderr": spec.stderr,
-        "framed": spec.framed,
-        "detach_keys": packer.blob(spec.detach_keys),
-    }
-    if spec.initial_stdin:
-        body["initial_stdin"] = packer.blob(spec.initial_stdin)
-    return body
-
-
-def _launch_body(spec: LaunchSpec) -> tuple[Body, protocol.Packer]:
-    packer = protocol.Packer()
-    extras: Body = {}
-    fds: dict[str, int] = {}
-    blobs: dict[str, int] = {}
-    hold: list[int] = []
-    for name, value in spec.extras.items():
-        if name == "hold_fds":
-            hold = [packer.fd(fd) for fd in value]
-        elif name.endswith("_fd"):
-            if value is not None:
-                fds[name] = packer.fd(value)
-        elif isinstance(value, bytes):
-            blobs[name] = packer.blob(value)
-        else:
-            extras[name] = value
-    body: Body = {
-        "container_id": spec.container_id,
-        "config": spec.config,
-        "extras": extras,
-        "extra_fds": fds,
-        "extra_blobs": blobs,
-        "hold_fds": hold,
-        "tty": spec.tty,
-        "console_size": spec.console_size,
-        "open_stdin": spec.open_stdin,
-        "stdin_once": spec.stdin_once,
-        "log": {
-            "driver": spec.log.driver,
-            "path": spec.log.path,
-            "options": dict(spec.log.options),
-            "attrs": dict(spec.log.attrs),
-        },
-        "exit_path": spec.exit_path,
-        "attaches": [_attach_body(attach, packer) for attach in spec.attaches],
-    }
-    return body, packer
-
-
 def running_ids(exec_root: str) -> list[str]:
     """Return the ids of the containers whose monitor runs, or was killed and not cleaned up after."""
     try:
@@ -649,77 +431,20 @@ async def reconnect(exec_root: str, container_id: str, exit_path: str | None = N
 
     Returns None when the monitor is gone; the exit record then exists if the container ever ran: a monitor
     that was killed is cleaned up after here, and its record written in its place.
+
+    Raises:
+        System: it lives, but does not answer.
     """
-    sock = _connect(state.run_dir(exec_root, container_id))
-    if sock is None:
-        known = state.read_state(state.run_dir(exec_root, container_id))
-        path = exit_path or (known or {}).get("exit_path")
-        if path:
-            await blocking(_bury, exec_root, container_id, path)
-        return None
-    monitor = Monitor(exec_root, sock, container_id, exit_path or "")
-    try:
-        body = await monitor.status()
-    except errors.Conflict:
-        # It ended while we connected; by now its record is in place.
-        return None
-    monitor._opened(body)
-    if body["exit"] is not None:
-        monitor._set_exit(ExitStatus(**body["exit"]))
-    for exec_id, code in body["exec_codes"].items():
-        monitor._set_exec_exit(exec_id, code)
-    for exec_id in body["execs"]:
-        monitor._exec_future(exec_id)
-    return monitor
-
-
-def _connect(directory: str) -> socket.socket | None:
-    try:
-        directory_fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-    try:
-        # Not by its whole path: sun_path holds 108 bytes.
-        sock.connect(f"/proc/self/fd/{directory_fd}/{state.SOCKET}")
-    except (FileNotFoundError, ConnectionRefusedError):
-        sock.close()
-        return None
-    finally:
-        os.close(directory_fd)
-    return sock
-
-
-def _bury(exec_root: str, container_id: str, exit_path: str) -> ExitStatus:
-    """Return the exit record; when there is none, clean up after a killed monitor and write it."""
-    status = read_exit(exit_path)
     directory = state.run_dir(exec_root, container_id)
-    known = state.read_state(directory)
-    if status is None:
-        if known is not None:
-            _kill_leftovers(known)
-        status = ExitStatus(state.KILLED_WITH_MONITOR, False, now_ns())
-        if os.path.isdir(os.path.dirname(exit_path)):
-            state.write_exit(exit_path, status)
-    state.remove_run_dir(directory)
-    return status
-
-
-def _kill_leftovers(known: Body) -> None:
-    """Kill what a dead monitor left: its init has the parent death signal, its cgroup may have more."""
-    try:
-        pidfd = linux_pidfd.open_pidfd(known["init_pid"])
-    except ProcessLookupError:
-        pass
-    else:
-        try:
-            if linux_pidfd.start_time(known["init_pid"]) == known["start_time"]:
-                linux_pidfd.send_signal(pidfd, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        finally:
-            os.close(pidfd)
-    if known["cgroup"]:
-        cgroup = Cgroup("", dirs=known["cgroup"])
-        cgroup.kill_all()
-        cgroup.remove()
+    for _ in range(int(LONGEST_SILENCE / burial.PAUSE)):
+        sock = burial.connect(directory)
+        if sock is not None:
+            monitor = Monitor(exec_root, sock, container_id, exit_path or "")
+            try:
+                return monitor._recovered(await monitor.status())
+            except errors.Conflict:
+                monitor.close()  # It ended just now; its record is in place, or its directory is left.
+        if await blocking(burial.bury, directory, exit_path):
+            return None
+        await asyncio.sleep(burial.PAUSE)
+    raise errors.System(f"the monitor of container {container_id} does not answer")

@@ -16,6 +16,7 @@ Crash: the control socket exists before init runs, so the next daemon finds what
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
@@ -97,6 +98,7 @@ class Monitor:
         self._finished: ExitStatus | None = None
         self._exit: ExitStatus | None = None
         self._started_at_ns = 0
+        self._lock_fd = -1
         self._init: Running
         self._stdio: Stdio
 
@@ -109,16 +111,18 @@ class Monitor:
         try:
             self._start()
         except BaseException:
-            # Our own end, which follows, kills an init that runs already.
-            self._control.stop_listening()
-            self._backend.kill_all()
-            self._backend.remove()
-            state.remove_run_dir(self._run_dir)
+            if self._lock_fd >= 0:
+                # Our own end, which follows, kills an init that runs already.
+                self._control.stop_listening()
+                self._backend.kill_all()
+                self._backend.remove()
+                state.remove_run_dir(self._run_dir)
             raise
 
     def _start(self) -> None:
         body = self._request.body
         os.makedirs(self._run_dir, 0o700, exist_ok=True)
+        self._lock()
         try:
             os.unlink(self._exit_path)
         except FileNotFoundError:
@@ -136,6 +140,16 @@ class Monitor:
         self._start_init()
         failpoint("monitor.started")
         self._loop.watch_children(self._child_exited)
+
+    def _lock(self) -> None:
+        """Say that we live, for as long as we do (`burial`)."""
+        lock = os.open(self._run_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StartError(f"container {self._container_id} has a monitor already", 128) from None
+        self._lock_fd = lock
+        failpoint("monitor.locked")
 
     def _start_init(self) -> None:
         body = self._request.body
@@ -313,6 +327,7 @@ class Monitor:
         except OSError:
             report()
         state.remove_run_dir(self._run_dir)
+        os.close(self._lock_fd)
         failpoint("monitor.removed")
         self._control.broadcast({"event": "exit", **self._exit._asdict()})
         state.sync_exit(self._exit_path)

@@ -15,7 +15,7 @@ import monitor_host
 import pytest
 from monitor_host import joined
 
-from satsuma.linux import seccomp
+from satsuma.linux import pidfd, seccomp
 from satsuma.linux.cgroup import layout
 from satsuma.monitor import client
 from satsuma.runtime import default_spec
@@ -215,7 +215,7 @@ async def test_killed_monitor_takes_its_container_with_it(engine, user):
     monitor.close()
     os.kill(monitor.pid, signal.SIGKILL)
     async with asyncio.timeout(5):
-        while any(os.path.exists(f"/proc/{pid}") for pid in (monitor.init_pid, exec_pid)):
+        while any(pidfd.is_alive(pid) for pid in (monitor.init_pid, exec_pid)):
             await asyncio.sleep(0.01)
     path = f"{engine.root}/{1:064x}/exit.json"
     assert client.read_exit(path) is None

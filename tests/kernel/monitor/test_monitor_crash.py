@@ -30,7 +30,6 @@ async def test_death_while_starting_is_a_failed_start(failing, point):
         with pytest.raises(client.LaunchError) as caught:
             await host.launcher.launch(spec)
         assert caught.value.exit_code == 128
-        assert await client.reconnect(host.exec_root, spec.container_id, spec.exit_path) is None
         assert client.running_ids(host.exec_root) == []
 
     await failing(f"{point}=exit", use)
@@ -95,3 +94,29 @@ async def test_daemon_without_a_launcher_says_so(tmp_path):
     async with asyncio.timeout(10):
         with pytest.raises(Exception, match="the launcher did not start"):
             await client.Launcher.start(str(tmp_path), command=("/bin/false",))
+
+
+async def test_monitor_that_does_not_listen_yet_is_waited_for(failing):
+    async def use(host):
+        spec = host.spec("sleep", "1000")
+        async with asyncio.TaskGroup() as group:
+            launch = group.create_task(host.launcher.launch(spec))
+            while not client.running_ids(host.exec_root):
+                await asyncio.sleep(0.01)
+            monitor = await client.reconnect(host.exec_root, spec.container_id, spec.exit_path)
+        assert monitor is not None
+        assert monitor.init_pid == launch.result().init_pid
+
+    await failing("monitor.locked=sleep(0.3)", use)
+
+
+async def test_second_monitor_of_a_container_is_refused(failing):
+    async def use(host):
+        first = await host.launcher.launch(host.spec("sleep", "1000", container_id="a" * 64))
+        with pytest.raises(client.LaunchError, match="has a monitor already"):
+            await host.launcher.launch(host.spec("sleep", "1000", container_id="a" * 64))
+        assert (await first.status())["init_pid"] == first.init_pid
+        again = await client.reconnect(host.exec_root, "a" * 64)
+        assert again.init_pid == first.init_pid
+
+    await failing("", use)
