@@ -173,6 +173,8 @@ class Snapshots:
             # The link first: from now on a sweep knows that the chain is needed.
             os.symlink(top if init else f"{top}.bare", f"{directory}/lower")
             os.mkdir(f"{directory}/upper", 0o755)
+            # It becomes the container's "/", so its mode must not depend on the daemon's umask.
+            os.chmod(f"{directory}/upper", 0o755)
             os.mkdir(f"{directory}/work", 0o700)
         except FileExistsError:
             raise Conflict(f"snapshot {key} already exists") from None
