@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,9 +16,12 @@ from build_lab import Lab
 
 @pytest.fixture
 async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
+    # As in the daemon: nothing that ends up in an image may depend on it.
+    before = os.umask(0o077)
     built = Lab(tmp_path / "data")
-    yield built
     try:
+        yield built
         assert built.left_behind() == []
     finally:
         built.close()
+        os.umask(before)

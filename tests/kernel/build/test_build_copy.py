@@ -241,6 +241,31 @@ async def test_setuid_survives_the_chown(lab: Lab) -> None:
     assert lab.status("/x") == ("-rwsr-xr-x", 1, 1)
 
 
+async def test_no_mode_depends_on_the_umask(lab: Lab) -> None:
+    await lab.ok(
+        "FROM busybox\nCOPY a /new/dir/a\nCOPY implied /i\nADD t.tar /t/u\nWORKDIR /w/x\nCOPY <<E /h/e\nE\nCOPY --link a /l/a\n",
+        {"a": file("A", 0o666), "implied/by/name": "x", "t.tar": file(tar({"deep/er/file": "x"}).getvalue())},
+    )
+    for path in (
+        "/",
+        "/new",
+        "/new/dir",
+        "/i",
+        "/i/by",
+        "/t",
+        "/t/u",
+        "/t/u/deep",
+        "/t/u/deep/er",
+        "/w",
+        "/w/x",
+        "/h",
+        "/l",
+    ):
+        assert (path, lab.status(path)[0]) == (path, "drwxr-xr-x")
+    assert lab.status("/new/dir/a")[0] == "-rw-rw-rw-"
+    assert lab.status("/h/e")[0] == "-rw-r--r--"
+
+
 async def test_big_file_arrives_whole(lab: Lab) -> None:
     data = os.urandom(3_000_001)
     await lab.ok("FROM scratch\nCOPY big /\n", {"big": file(data)})
