@@ -185,13 +185,18 @@ def _overlay_by_mount2(options: list[tuple[str, str | None]], attr: int) -> int:
 
 
 def _redirect_options() -> list[tuple[str, str | None]]:
-    # A kernel may be configured to record renamed directories in xattrs of the upper layer; a layer made from
-    # such a directory would be useless to anybody else (overlayfs.rst "redirect_dir").
-    try:
-        with open("/sys/module/overlay/parameters/redirect_dir", "rb") as parameter:
-            return [("redirect_dir", "off")] if parameter.read(1) == b"Y" else []
-    except OSError:
-        return []
+    # A kernel may be configured to record renamed directories, or files of which only the metadata was changed,
+    # in xattrs of the upper layer; a layer made from such an upper directory would lack their content
+    # (overlayfs.rst "redirect_dir", "Metadata only copy up").
+    off: list[tuple[str, str | None]] = []
+    for name in ("redirect_dir", "metacopy"):
+        try:
+            with open(f"/sys/module/overlay/parameters/{name}", "rb") as parameter:
+                if parameter.read(1) == b"Y":
+                    off.append((name, "off"))
+        except OSError:
+            continue
+    return off
 
 
 _REDIRECT = _redirect_options()
