@@ -276,9 +276,14 @@ class Socket:
         self._seq += count
         return first
 
-    def receive(self) -> bytes:
+    def receive(self, flags: int = 0) -> bytes:
         """Return the next datagram, for listeners to multicast groups."""
-        return self._sock.recv(1 << 18)
+        return self._sock.recv(1 << 18, flags)
+
+    @property
+    def port(self) -> int:
+        """Return the socket's address, which marks the messages it caused."""
+        return int(self._sock.getsockname()[0])
 
     def _send(self, data: bytes) -> None:
         # The send buffer bounds one datagram (default 208 KiB); larger batches are split by the callers,

@@ -10,6 +10,8 @@ and answers with descriptors and plain values.  Nothing here starts a program.
     ports      host ports, the sockets that hold them  pool     namespaces kept ready, and their end
     firewall   the nf_tables table                   host       bridges, sysctls, ARP
     resolver   the embedded DNS server               dnswire  DNS messages
+    guests     other people's firewall rules         watch    notices when ours are removed
+    stock      prepared sandboxes and their end      recovery after a daemon was killed
     netns      work inside a container's namespace   filters  list and prune filters
 """
 

@@ -42,6 +42,7 @@ from ipaddress import IPv4Network
 from satsuma.linux import nftables as nft
 from satsuma.linux.netlink import Message
 from satsuma.linux.nfnetlink import Netfilter
+from satsuma.network.guests import Guests
 
 PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "sctp": 132}
 
@@ -265,6 +266,7 @@ class Firewall:
     def __init__(self, name: str) -> None:
         self.table = nft.Table(name)
         self._netfilter = Netfilter()
+        self._guests = Guests(self._netfilter, name)
 
     def close(self) -> None:
         """Close the socket; the table stays, live containers need it."""
@@ -358,6 +360,15 @@ class Firewall:
     def exists(self) -> bool:
         """Tell whether the table is there (another program may have flushed the ruleset)."""
         return self.table.name in nft.list_tables(self._netfilter)
+
+    def let_through(self, bridges: Iterable[str]) -> None:
+        """Have iptables' FORWARD chain let our bridges through, where it would not (see `guests`)."""
+        self._guests.sync(bridges)
+
+    @property
+    def port(self) -> int:
+        """Return the netlink address that marks our own changes."""
+        return self._netfilter.socket.port
 
     def _port_messages(self, ports: Sequence[PortRule]) -> list[Message]:
         by_map: dict[str, list[bytes]] = {}

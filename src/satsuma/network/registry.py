@@ -106,6 +106,10 @@ class Registry:
         """Return the network of a full id."""
         return self._networks.get(network_id)
 
+    def bridges(self) -> list[str]:
+        """Return the interfaces of all bridge networks."""
+        return [n.config.interface for n in self._networks.values() if n.config and not n.record.config_only]
+
     @property
     def default_bridge(self) -> Network | None:
         """Return the network `bridge`, None with --bridge=none."""
@@ -333,6 +337,7 @@ class Registry:
         rules = network.rules()
         assert rules is not None, "a bridge network has rules"
         self._firewall.add_bridge(rules)
+        self._firewall.let_through(self.bridges())
 
     def _parent(self, record: NetworkRecord) -> int:
         """Return the index of the parent link of a macvlan or ipvlan network; without one, of a dummy."""
@@ -353,6 +358,7 @@ class Registry:
         rules = network.rules()
         if rules is not None:
             self._firewall.remove_bridge(rules)
+            self._firewall.let_through(self.bridges())
             self._host.delete_bridge(rules.interface)
         elif network.record.driver in ("macvlan", "ipvlan") and not network.record.option("parent"):
             link = self._host.route.link(f"dm-{network.record.id[:12]}")

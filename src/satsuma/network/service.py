@@ -26,6 +26,7 @@ from satsuma.network import filters as network_filters
 from satsuma.network import host as host_side
 from satsuma.network import plan, recovery, sandbox
 from satsuma.network.firewall import Firewall, PortRule, table_name
+from satsuma.network.guests import legacy_tables
 from satsuma.network.model import (
     EndpointInfo,
     EndpointSpec,
@@ -42,6 +43,7 @@ from satsuma.network.registry import Collection, KernelThread, Registry
 from satsuma.network.resolver import EmbeddedDns
 from satsuma.network.sandbox import Attachment, Live, Network
 from satsuma.network.stock import Stock
+from satsuma.network.watch import Watch
 
 _log = logging.getLogger(__name__)
 
@@ -73,6 +75,7 @@ class NetworkService:
         self.registry = Registry(collection, options, self._host, self._firewall, self._kernel)
         self.stock = Stock(self.registry, self._host, self._kernel, make_netns, options)
         self._dns = EmbeddedDns(options.dns)
+        self._watch = Watch(self.table, self._firewall.port, self._repair_firewall)
         self._live: dict[str, Live] = {}
 
     # Life of the service.
@@ -85,6 +88,7 @@ class NetworkService:
         await self._kernel.run(self._open_host)
         await self.registry.open()
         self.stock.graveyard.start()
+        self._watch.start()
 
     def _open_host(self) -> None:
         self._firewall.open()
@@ -94,6 +98,10 @@ class NetworkService:
                 self._firewall.block_forwarding_between(uplinks)
         elif host_side.read_sysctl("net/ipv4/ip_forward") == "0":
             _log.warning("IPv4 forwarding is disabled, networking will not work")
+        if "filter" in legacy_tables():
+            _log.warning(
+                "iptables-legacy is in use; a FORWARD policy of DROP there stops containers' packets"
+            )
 
     async def recover(
         self,
@@ -137,8 +145,21 @@ class NetworkService:
         self.stock.start()
         return found
 
+    async def _repair_firewall(self) -> None:
+        await self._kernel.run(self._put_back)
+
+    def _put_back(self) -> None:
+        _log.warning("another program changed the firewall table %s; putting it back", self.table)
+        self._firewall.open()
+        rules = [rules for network in self.registry if (rules := network.rules()) is not None]
+        self._firewall.restore(
+            rules, [p for live in list(self._live.values()) for p in live.published_rules()]
+        )
+        self._firewall.let_through(self.registry.bridges())
+
     async def close(self) -> None:
         """Stop.  Live containers keep their namespaces, addresses and ports; the prepared ones go."""
+        await self._watch.stop()
         await self.stock.stop()
         self._dns.close()
         for live in self._live.values():
@@ -158,7 +179,9 @@ class NetworkService:
         """
         alone = not self._live
         if alone:
+            await self._watch.stop()
             await self.stock.stop()
+            await self._kernel.run(self._firewall.let_through, ())
             await self._kernel.run(self.registry.delete_bridges)
             await self._kernel.run(self._firewall.delete)
         await self.close()

@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from network_lab import Namespaces, Rows, host_state, new_service, settled
+from network_lab import Namespaces, Rows, new_service, settled
 
 from satsuma.network import NetworkOptions, NetworkService
 
@@ -42,7 +42,6 @@ def rows() -> Rows:
 async def service(
     namespaces: Namespaces, options: NetworkOptions, rows: Rows
 ) -> AsyncIterator[NetworkService]:
-    before = host_state()
     made = new_service(rows, namespaces, options)
     await made.open()
     await made.recover({}, lambda container_id: None)
@@ -50,4 +49,4 @@ async def service(
     for container_id in list(made._live):
         await made.release(container_id)
     assert await made.teardown()
-    assert await settled(before) == (set(), set()), "links or tables are left"
+    assert await settled(made) == set(), "links or the table are left"

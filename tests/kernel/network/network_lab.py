@@ -127,20 +127,24 @@ class Rows:
         return self.rows.pop(id, None) is not None
 
 
-def host_state() -> tuple[set[str], set[str]]:
-    """Return the names of all links and all nf_tables tables of the host."""
+def left_of(service: NetworkService) -> set[str]:
+    """Return the links and the table of one engine that are on the host now."""
     with rt.Route() as route, Netfilter() as netfilter:
-        return {link.name for link in route.links()}, set(nft.list_tables(netfilter))
+        links = {
+            link.name
+            for link in route.links()
+            if link.alias == service.table or link.name.startswith(service.stock.veth_prefix)
+        }
+        return links | ({service.table} & set(nft.list_tables(netfilter)))
 
 
-async def settled(before: tuple[set[str], set[str]]) -> tuple[set[str], set[str]]:
-    """Wait until the kernel has taken dead namespaces apart; return what is more than before."""
+async def settled(service: NetworkService) -> set[str]:
+    """Wait until the kernel has taken dead namespaces apart; return what is left all the same."""
     for _ in range(100):
-        links, tables = host_state()
-        if links <= before[0] and tables <= before[1]:
+        if not left_of(service):
             break
         await asyncio.sleep(0.05)
-    return links - before[0], tables - before[1]
+    return left_of(service)
 
 
 def new_service(rows: Rows, namespaces: Namespaces, options: NetworkOptions) -> NetworkService:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import subprocess
 
 import pytest
-from network_lab import Namespaces, Rows, host_state, new_service, nft_list, settled
+from network_lab import Namespaces, Rows, new_service, nft_list, settled
 
 from satsuma.base.errors import Forbidden, InvalidParameter, NotFound, System
 from satsuma.base.ids import new_id
@@ -400,7 +401,7 @@ async def test_recover_after_the_daemon_was_killed(
         await heir.release(container_id)
     assert await heir.teardown()
     service._live.clear()
-    assert await settled(({"lo"} | {n for _i, n in socket.if_nameindex()}, host_state()[1]))
+    assert await settled(heir) == set()
 
 
 async def test_errors_of_networks(service: NetworkService) -> None:
@@ -422,3 +423,23 @@ async def test_many_at_once(service: NetworkService) -> None:
     async with asyncio.TaskGroup() as group:
         for cid in ids:
             group.create_task(service.release(cid))
+
+
+async def test_a_flushed_table_comes_back(service: NetworkService, namespaces: Namespaces) -> None:
+    """What `nft flush ruleset` or a reload of a firewall service does to our table."""
+    port = free_port()
+    box = await service.allocate(new_id(), BRIDGE, [PortSpec(port=80, host_port=str(port))])
+    assert box.netns_fd is not None
+    server = namespaces.serve_tcp(box.netns_fd, 80, b"hi")
+    before = nft_list(service.table)
+    for command in ("delete table ip", "flush table ip"):
+        subprocess.run(["nft", *command.split(), service.table], check=True)
+        for _ in range(50):
+            await asyncio.sleep(0.1)
+            try:
+                if nft_list(service.table) == before:
+                    break
+            except subprocess.CalledProcessError:
+                continue
+        assert namespaces.tcp_get(None, ("127.0.0.1", port)) == b"hi 10.213.0.1"
+    server.close()
