@@ -242,7 +242,9 @@ class Containers:
         await execs.start(self._core, exec_id, body, hijack)
 
     async def exec_inspect(self, exec_id: str) -> Json:
-        return execs.find(self._core, exec_id).to_json()
+        session = execs.find(self._core, exec_id)
+        await session.settle()
+        return session.to_json()
 
     async def exec_resize(self, exec_id: str, h: int, w: int) -> None:
         await execs.find(self._core, exec_id).resize(h, w)

@@ -123,6 +123,17 @@ class Session:
         else:
             sessions(self._core).pop(self.id, None)
 
+    async def settle(self) -> None:
+        """Let an exit that the monitor has told already become known here.
+
+        A client asks for the exit code as soon as its stream ends.  The monitor tells the exit before that, but
+        the message passes a future and a task, and a request may overtake it in one turn of the loop.
+        """
+        for _ in range(5):
+            if not self.running:
+                return
+            await asyncio.sleep(0)
+
     async def wait(self) -> int:
         """Wait for the end and return the exit code."""
         return await asyncio.shield(self._ended)

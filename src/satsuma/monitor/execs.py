@@ -150,20 +150,27 @@ class Sessions:
         self.running[exec_id] = process
         self._by_pid[process.pid] = exec_id
 
-    def exited(self, pid: int, status: int, on_complete: Callable[[str, int], None]) -> None:
-        """Take the death of a child; *on_complete* gets id and exit code when its output is complete."""
+    def exited(
+        self, pid: int, status: int, on_exit: Callable[[str, int], None], on_complete: Callable[[], None]
+    ) -> None:
+        """Take the death of a child.
+
+        Order: *on_exit* gets id and exit code before the session's clients see the end of its output, because
+        they ask for the exit code as soon as they do; *on_complete* comes after that.
+        """
         exec_id = self._by_pid.pop(pid, None)
         if exec_id is None:
             return
 
         def complete() -> None:
-            process = self.running.pop(exec_id)
-            assert process.status is not None
-            self._codes[exec_id] = process.status
-            if len(self._codes) > REMEMBERED:
-                self._codes.popitem(last=False)
-            on_complete(exec_id, process.status)
+            del self.running[exec_id]
+            on_complete()
 
+        code = exit_code(status)
+        self._codes[exec_id] = code
+        if len(self._codes) > REMEMBERED:
+            self._codes.popitem(last=False)
+        on_exit(exec_id, code)
         self.running[exec_id].ended(status, complete)
 
     def codes(self) -> dict[str, int]:

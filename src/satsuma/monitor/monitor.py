@@ -288,11 +288,10 @@ class Monitor:
         if pid == self._init.pid and self._init.status is None:
             self._init_exited(status)
         else:
-            self._sessions.exited(pid, status, self._exec_complete)
+            self._sessions.exited(pid, status, self._exec_exited, self._end_when_complete)
 
-    def _exec_complete(self, exec_id: str, code: int) -> None:
+    def _exec_exited(self, exec_id: str, code: int) -> None:
         self._control.broadcast({"event": "exec_exit", "exec_id": exec_id, "exit_code": code})
-        self._end_when_complete()
 
     def _init_exited(self, status: int) -> None:
         finished_at_ns = now_ns()
