@@ -121,6 +121,22 @@ def launch(
     on_created: Callable[[Init], None] | None = None,
 ) -> Init:
     """Clone a process for *plan* and wait until it has become the program (also used by exec)."""
+    launching = begin(plan, stdio, cgroup=cgroup, init_pidfd=init_pidfd, on_created=on_created)
+    launching.on_runtime_hooks = on_runtime_hooks
+    while not launching.step():
+        pass
+    return launching.init
+
+
+def begin(
+    plan: Plan,
+    stdio: tuple[int, int, int],
+    *,
+    cgroup: Cgroup | None = None,
+    init_pidfd: int = -1,
+    on_created: Callable[[Init], None] | None = None,
+) -> Launching:
+    """Clone a process for *plan*; call `step` until it has become the program."""
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     unified = cgroup.open_unified() if cgroup is not None else -1
     own_pidns = -1
@@ -145,19 +161,82 @@ def launch(
         if unified >= 0:
             os.close(unified)
         theirs.close()
-    init = Init(pid, child_fd, 0, None, list(plan.warnings))
+    launching = Launching(plan, Init(pid, child_fd, 0, None, list(plan.warnings)), ours)
     try:
-        init.start_time = pidfd.start_time(pid)
+        launching.init.start_time = pidfd.start_time(pid)
         _set_oom_score(plan, pid)
         if on_created is not None:
-            on_created(init)
-        _converse(plan, init, ours, on_runtime_hooks)
+            on_created(launching.init)
     except BaseException:
-        _destroy(init)
+        launching.abort()
         raise
-    finally:
-        ours.close()
-    return init
+    return launching
+
+
+class Launching:
+    """A process on its way to its program, and the conversation with it.
+
+    A caller that must not block waits until `fileno` is readable before each `step`: the process can be held
+    up for any time, by a freezer that catches it half way for one.
+
+    Attributes:
+        init: what `launch` returns in the end.
+    """
+
+    __slots__ = ("_plan", "_ready", "_sock", "init", "on_runtime_hooks")
+
+    def __init__(self, plan: Plan, init: Init, sock: _socket.socket) -> None:
+        self.init = init
+        self.on_runtime_hooks: Callable[[int], None] | None = None
+        self._plan = plan
+        self._sock = sock
+        self._ready = False
+
+    def fileno(self) -> int:
+        """Return the descriptor which becomes readable when `step` has something to do."""
+        return self._sock.fileno()
+
+    def step(self) -> bool:
+        """Take one message of the process; True when it runs its program (or waits for the exec FIFO).
+
+        Raises:
+            StartFailed: it has failed, and is gone.
+        """
+        try:
+            done = self._step()
+        except BaseException:
+            self.abort()
+            raise
+        if done:
+            self._sock.close()
+        return done
+
+    def _step(self) -> bool:
+        data, ancillary, _, _ = self._sock.recvmsg(_MESSAGE_SIZE, 64, _socket.MSG_CMSG_CLOEXEC)
+        kind = data[:1]
+        if not data:
+            if not self._ready:
+                raise StartFailed(f"{_PREFIX}container init was killed before it could start the program")
+            return True
+        if kind == b"R":
+            self._ready = True
+            return self._plan.extras.exec_fifo_fd >= 0
+        if kind == b"W":
+            self.init.warnings.append(data[1:].decode("utf-8", "replace"))
+        elif kind == b"C":
+            for level, what, payload in ancillary:
+                if level == _socket.SOL_SOCKET and what == _socket.SCM_RIGHTS:
+                    self.init.console_master_fd = struct.unpack("i", payload[:4])[0]
+        elif kind == b"E":
+            raise StartFailed(_PREFIX + data[2:].decode("utf-8", "replace"), data[1])
+        else:
+            _answer(self._plan, self.init, self._sock, kind, self.on_runtime_hooks)
+        return False
+
+    def abort(self) -> None:
+        """Kill and reap the process."""
+        self._sock.close()
+        _destroy(self.init)
 
 
 def _join_pidns(where: int | str) -> None:
@@ -183,34 +262,6 @@ def _set_oom_score(plan: Plan, pid: int) -> None:
             os.close(fd)
     except OSError as error:
         raise StartFailed(f"{_PREFIX}write /proc/{pid}/oom_score_adj: {error_text(error)}") from error
-
-
-def _converse(
-    plan: Plan, init: Init, sock: _socket.socket, on_runtime_hooks: Callable[[int], None] | None
-) -> None:
-    """Serve the stage until it has become the program or has failed."""
-    ready = False
-    while True:
-        data, ancillary, _, _ = sock.recvmsg(_MESSAGE_SIZE, 64, _socket.MSG_CMSG_CLOEXEC)
-        kind = data[:1]
-        if not data:
-            break
-        if kind == b"R":
-            ready = True
-            if plan.extras.exec_fifo_fd >= 0:
-                return
-        elif kind == b"W":
-            init.warnings.append(data[1:].decode("utf-8", "replace"))
-        elif kind == b"C":
-            for level, what, payload in ancillary:
-                if level == _socket.SOL_SOCKET and what == _socket.SCM_RIGHTS:
-                    init.console_master_fd = struct.unpack("i", payload[:4])[0]
-        elif kind == b"E":
-            raise StartFailed(_PREFIX + data[2:].decode("utf-8", "replace"), data[1])
-        else:
-            _answer(plan, init, sock, kind, on_runtime_hooks)
-    if not ready:
-        raise StartFailed(f"{_PREFIX}container init was killed before it could start the program")
 
 
 def _answer(

@@ -12,7 +12,7 @@ import os
 
 from satsuma.linux import ns, syscalls
 from satsuma.runtime.config import Config, Process, parse_process
-from satsuma.runtime.create import Init, launch
+from satsuma.runtime.create import Init, Launching, begin
 from satsuma.runtime.errors import StartFailed
 from satsuma.runtime.plan import Extras, plan_exec
 
@@ -44,6 +44,37 @@ def start_exec(
     Raises:
         StartFailed: texts and exit codes as of `create.start`.
     """
+    launching = begin_exec(
+        init_pid,
+        config,
+        process,
+        init_pidfd=init_pidfd,
+        extras=extras,
+        stdio=stdio,
+        cgroup=cgroup,
+        console=console,
+    )
+    while not launching.step():
+        pass
+    return launching.init
+
+
+def begin_exec(
+    init_pid: int,
+    config: Config | None,
+    process: dict[str, Any] | Process,
+    *,
+    init_pidfd: int = -1,
+    extras: Extras | None = None,
+    stdio: tuple[int, int, int] = (0, 1, 2),
+    cgroup: Cgroup | None = None,
+    console: tuple[int, int] | None = None,
+) -> Launching:
+    """Start *process* without waiting for its program: call `step` of the result (arguments of `start_exec`).
+
+    Raises:
+        StartFailed: texts and exit codes as of `create.start`.
+    """
     parsed = process if isinstance(process, Process) else parse_process(process)
     if console is not None:
         parsed.console_size = console
@@ -68,7 +99,7 @@ def start_exec(
             namespaces=flags,
         )
         plan.join_pid = pid_namespace if pid_namespace >= 0 else None
-        return launch(plan, stdio, cgroup=cgroup, init_pidfd=pidfd)
+        return begin(plan, stdio, cgroup=cgroup, init_pidfd=pidfd)
     except (ProcessLookupError, FileNotFoundError) as error:
         raise StartFailed("cannot exec in a stopped container") from error
     finally:
