@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
 from satsuma.base.aio import blocking, spawn
-from satsuma.base.errors import InvalidParameter, NotFound
+from satsuma.base.errors import InvalidParameter, NotFound, Unsupported
 from satsuma.build.cache import BuildCache, StageCache
 from satsuma.build.context import Context, Workspace
 from satsuma.build.images import StepImage, StepImages
@@ -102,6 +102,8 @@ class Session:
 
     async def base_image(self, reference: str) -> StepImage:
         """Return an image by reference, pulled if it is missing or if the client wants it fresh."""
+        if self.options.pull and self.puller is None:
+            raise Unsupported(f"cannot pull {reference}: this engine has no registry client yet")
         if self.options.pull and self.puller is not None and reference not in self.pulled:
             await self.puller.pull(reference, self.output)
             self.pulled.add(reference)

@@ -11,7 +11,7 @@ import pytest
 from build_lab import Lab, file, tar
 
 from satsuma.base.errors import EngineError, InvalidParameter
-from satsuma.build import BuildOptions, Ulimit
+from satsuma.build import Builder, BuildOptions, StepOutput, Ulimit
 from satsuma.wire.dockerfile import DockerfileError
 
 
@@ -202,6 +202,24 @@ async def test_base_name_from_an_argument(lab: Lab) -> None:
     assert built.error == "No such image: nope:1"
     built = await lab.build("FROM UPPER\n")
     assert "invalid reference format" in built.error
+
+
+async def test_a_fresh_base_image_needs_a_registry_client(lab: Lab) -> None:
+    built = await lab.build("FROM busybox\n", pull=True)
+    assert built.error == "cannot pull busybox: this engine has no registry client yet"
+
+
+async def test_missing_images_are_pulled(lab: Lab) -> None:
+    class Puller:
+        async def pull(self, reference: str, output: StepOutput) -> None:
+            output(1, f"pulling {reference}\n".encode())
+            lab.images.tag("busybox", reference)
+
+    lab.builder = Builder(lab.store, lab.images, lab.runner, puller=Puller())
+    built = await lab.ok("FROM other:1\nCOPY --from=third:1 /bin /b\n")
+    assert built.text.count("pulling") == 2
+    fresh = await lab.ok("FROM other:1\nFROM other:1\nENV a=1\n", pull=True)
+    assert fresh.text.count("pulling other:1") == 1
 
 
 async def test_onbuild_triggers(lab: Lab) -> None:
