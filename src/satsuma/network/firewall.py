@@ -39,6 +39,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
+from satsuma.linux import conntrack
 from satsuma.linux import nftables as nft
 from satsuma.linux.netlink import Message
 from satsuma.linux.nfnetlink import Netfilter
@@ -326,6 +327,19 @@ class Firewall:
             name, encoded = port_element(port, with_value=False)
             self._forget(self.table.delete_elements(name, [encoded]))
         self._netfilter.run(messages)
+
+    def forget_flows(self, ports: Iterable[PortRule]) -> None:
+        """Drop what the kernel remembers of UDP flows to these ports and from their containers.
+
+        A client that goes on sending would else be led to the container that had the port before.
+        """
+        udp = [port for port in ports if port.protocol == "udp"]
+        if udp:
+            conntrack.forget_udp(
+                self._netfilter,
+                host_ports=frozenset(port.host_port for port in udp),
+                addresses=frozenset(socket.inet_aton(port.address) for port in udp),
+            )
 
     def remove_ports(self, ports: Sequence[PortRule]) -> None:
         """Withdraw ports; what is absent already is no error."""

@@ -7,6 +7,7 @@ missing (the host was restarted, somebody deleted it) gets it back at the next s
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -306,8 +307,13 @@ class Registry:
         return network
 
     async def _forget(self, network: Network) -> None:
-        await blocking(self._collection.delete, network.record.id)
+        # Out of sight first: no container may find it while its row is being deleted.
         self._networks.pop(network.record.id, None)
+        try:
+            await blocking(self._collection.delete, network.record.id)
+        except BaseException:
+            self._networks[network.record.id] = network
+            raise
         await self._kernel.run(self._take_down, network)
 
     async def _bring_up(self, network: Network) -> None:
@@ -318,6 +324,23 @@ class Registry:
         if record.driver == "bridge":
             network.config = plan.bridge_config(record)
         await self._kernel.run(self._bring_up_links, network)
+
+    async def heal(self) -> list[str]:
+        """Make bridges again that somebody deleted; return their names."""
+        async with self.lock:
+            return await self._kernel.run(self._heal_links)
+
+    def _heal_links(self) -> list[str]:
+        healed = []
+        for network in list(self._networks.values()):
+            config = network.config
+            if config is None:
+                continue
+            link = self._host.route.link(config.interface)
+            if link is None or link.index != network.link_index:
+                self._bring_up_links(network)
+                healed.append(config.interface)
+        return healed
 
     def _bring_up_links(self, network: Network) -> None:
         record, config = network.record, network.config
@@ -346,11 +369,17 @@ class Registry:
         link = self._host.route.link(name)
         if link is None:
             if parent:
-                raise OSError(19, f"parent interface {parent} does not exist")
-            self._host.route.run(rt.add_dummy(name))
+                raise OSError(errno.ENODEV, f"parent interface {parent} does not exist")
+            try:
+                self._host.route.run(rt.add_dummy(name))
+            except OSError as error:
+                if error.errno != errno.EOPNOTSUPP:
+                    raise
+                # A kernel without dummy links: a bridge without ports is as good a parent.
+                self._host.route.run(rt.add_bridge(name))
             link = self._host.route.link(name)
             if link is None:
-                raise OSError(19, f"{name} vanished")
+                raise OSError(errno.ENODEV, f"{name} vanished")
             self._host.route.run(rt.set_link(link.index, alias=self._host.owner, up=True))
         return int(link.index)
 

@@ -287,6 +287,7 @@ def withdraw(host: Host, firewall: Firewall, live: Live, group: int) -> None:
     """
     if live.bindings:
         firewall.remove_ports(live.port_rules())
+        firewall.forget_flows(live.port_rules())
     for attachment in live.attachments.values():
         veth = attachment.veth
         if veth is not None and veth.index:

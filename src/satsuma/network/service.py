@@ -273,17 +273,35 @@ class NetworkService:
             port_specs=tuple(ports),
         )
         try:
-            self._reserve(live, endpoints)
-            await self._build(live)
-            await self._serve_names(live)
-        except BaseException as error:
-            await self._undo(live)
-            if isinstance(error, OSError):
+            await self._make(live, endpoints)
+        except OSError as error:
+            # A bridge that somebody deleted is made again, once; then the container gets what it asked for.
+            if not await self._heal():
                 raise System(f"{SETUP_FAILED}: {error}") from error
-            raise
+            try:
+                await self._make(live, endpoints)
+            except OSError as again:
+                raise System(f"{SETUP_FAILED}: {again}") from again
         self._live[container_id] = live
         live.update_sandbox()
         return live.sandbox
+
+    async def _make(self, live: Live, endpoints: Sequence[EndpointSpec]) -> None:
+        try:
+            self._reserve(live, endpoints)
+            await self._build(live)
+            await self._serve_names(live)
+        except BaseException:
+            await self._undo(live)
+            raise
+
+    async def _heal(self) -> bool:
+        """Put back bridges that are gone; returns whether there were any."""
+        healed = await self.registry.heal()
+        if healed:
+            _log.warning("bridges had been deleted and are back: %s", ", ".join(healed))
+            await self.stock.discard()
+        return bool(healed)
 
     def _reserve(self, live: Live, endpoints: Iterable[EndpointSpec]) -> None:
         """Take addresses and host ports; no kernel object is made yet but the bound sockets."""
@@ -399,6 +417,11 @@ class NetworkService:
             sandbox.give_address(self._host, netns, attachment, gateway=is_gateway)
         if live.bindings:
             self._open_ports(live)
+            # The sockets are the sandbox's now, and through it the monitor's.
+            for binding in live.bindings:
+                if binding.socket is not None:
+                    live.sandbox.hold_fds.append(binding.socket.detach())
+                    binding.socket = None
 
     async def _serve_names(self, live: Live) -> None:
         """Start the embedded DNS of a container on a user-defined network."""
@@ -559,13 +582,9 @@ class NetworkService:
             self._open_ports(live)
 
     def _open_ports(self, live: Live) -> None:
-        """Enter the ports into the firewall; their sockets become the sandbox's."""
         self._firewall.add_ports(live.port_rules())
+        self._firewall.forget_flows(live.port_rules())
         self._ports.listen(live.bindings)
-        for binding in live.bindings:
-            if binding.socket is not None:
-                live.sandbox.hold_fds.append(binding.socket.detach())
-                binding.socket = None
 
     def _require(self, container_id: str) -> Live:
         live = self._live.get(container_id)

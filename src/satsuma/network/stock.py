@@ -64,6 +64,11 @@ class Stock:
         await self._default.fill()
         await self._user.fill()
 
+    async def discard(self) -> None:
+        """Take apart what is ready, as when the default bridge is a new one; others are made."""
+        for prepared in self._default.drain():
+            await self._kernel.run(self._bury, prepared)
+
     async def stop(self) -> None:
         """Stop making sandboxes and take apart those that wait."""
         for pool in (self._default, self._user):

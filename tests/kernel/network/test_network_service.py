@@ -443,3 +443,84 @@ async def test_a_flushed_table_comes_back(service: NetworkService, namespaces: N
                 continue
         assert namespaces.tcp_get(None, ("127.0.0.1", port)) == b"hi 10.213.0.1"
     server.close()
+
+
+async def test_a_udp_client_follows_the_port_to_the_next_container(
+    service: NetworkService, namespaces: Namespaces
+) -> None:
+    """The kernel remembers where the client's packets went at first."""
+    port, first = free_port(), new_id()
+    spec = PortSpec(port=53, protocol="udp", host_port=str(port))
+
+    def bind() -> socket.socket:
+        server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        server.bind(("0.0.0.0", 53))
+        server.settimeout(1)
+        return server
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.connect(("127.0.0.1", port))
+        client.send(b"nobody")  # a flow that is led nowhere
+        with pytest.raises(ConnectionRefusedError):
+            client.recv(10)
+        a = await service.allocate(first, BRIDGE, [spec])
+        assert a.netns_fd is not None
+        with namespaces.run(a.netns_fd, bind) as server:
+            client.send(b"one")
+            assert server.recv(10) == b"one"
+        await service.allocate(new_id(), BRIDGE)  # keeps the next one from the same address
+        await service.release(first)
+        await service.allocate(new_id(), BRIDGE)
+        b = await service.allocate(new_id(), BRIDGE, [spec])
+        assert b.netns_fd is not None
+        assert b.endpoints["bridge"].ip_address != a.endpoints.get("bridge")
+        with namespaces.run(b.netns_fd, bind) as server:
+            client.send(b"two")
+            assert server.recv(10) == b"two"
+
+
+async def test_a_deleted_bridge_comes_back_with_the_next_container(
+    service: NetworkService, namespaces: Namespaces
+) -> None:
+    await service.create(NetworkSpec(name="own"))
+    network = service.registry.find("own")
+    assert network.config is not None
+    with rt.Route() as route:
+        for name in (service.options.bridge, network.config.interface):
+            link = route.link(name)
+            assert link is not None
+            route.run(rt.del_link(link.index))
+    for wanted in ("bridge", "own"):
+        box = await service.allocate(new_id(), [EndpointSpec(network=wanted)])
+        assert box.netns_fd is not None
+        server = namespaces.serve_tcp(box.netns_fd, 80, b"hi")
+        assert namespaces.tcp_get(None, (box.endpoints[wanted].ip_address, 80)).startswith(b"hi ")
+        server.close()
+
+
+@pytest.mark.parametrize("driver", ["macvlan", "ipvlan"])
+async def test_sublinks(service: NetworkService, namespaces: Namespaces, driver: str) -> None:
+    config = IpamConfig(subnet="10.217.0.0/24")
+    await service.create(NetworkSpec(name="lan", driver=driver, ipam_config=(config,)))
+    try:
+        a = await service.allocate(new_id(), [EndpointSpec(network="lan")])
+    except System as error:
+        assert "Unknown device type" in str(error)
+        pytest.skip(f"this kernel has no {driver}")
+    b = await service.allocate(new_id(), [EndpointSpec(network="lan")])
+    assert a.netns_fd is not None and b.netns_fd is not None
+    server = namespaces.serve_tcp(a.netns_fd, 80, b"hi")
+    found = namespaces.tcp_get(b.netns_fd, (a.endpoints["lan"].ip_address, 80))
+    assert found == f"hi {b.endpoints['lan'].ip_address}".encode()
+    server.close()
+    for container_id in list(service.registry.find("lan").attachments):
+        await service.release(container_id)
+    await service.remove("lan")
+
+
+async def test_refused_macvlan_networks(service: NetworkService) -> None:
+    with pytest.raises(InvalidParameter, match="requested macvlan mode 'odd' is not valid"):
+        await service.create(NetworkSpec(name="x", driver="macvlan", options={"macvlan_mode": "odd"}))
+    with pytest.raises(System, match="parent interface nope0 does not exist"):
+        await service.create(NetworkSpec(name="x", driver="macvlan", options={"parent": "nope0"}))
+    assert [n["Name"] for n in service.list_networks({"type": ["custom"]})] == []
