@@ -226,11 +226,21 @@ class Engine:
             fields.append(("Content-Type", "application/json"))
         elif method == "POST" and stream is None:
             data = b""
-        target = f"/v{self.version}{path}{encode_query(query)}"
-        answer = self._send(method, target, fields, data, stream)
+        answer = self._send(method, self.target(path, query), fields, data, stream)
         if answer.status >= 400:
-            raise self._failure(answer)
+            raise failure(answer)
         return answer
+
+    def target(self, path: str, query: Mapping[str, Any] | None = None) -> str:
+        """Return the request target for a path below the version."""
+        return f"/v{self.version}{path}{encode_query(query)}"
+
+    def begin(self, method: str, path: str, query: Mapping[str, Any] | None = None) -> Pending:
+        """Send a request without waiting for its answer, on a connection of its own."""
+        connection = self.connect()
+        data = b"" if method == "POST" else None
+        connection.sendall(encode_request(method, self.target(path, query), self._fields(), data))
+        return Pending(self, connection, method)
 
     def get(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
         """Return the JSON value of a GET."""
@@ -257,10 +267,16 @@ class Engine:
         fields = [("Connection", "Upgrade"), ("Upgrade", "tcp")]
         if body is not None:
             fields.append(("Content-Type", "application/json"))
-        answer = self._send("POST", f"/v{self.version}{path}{encode_query(query)}", fields, data)
+        answer = self._send("POST", self.target(path, query), fields, data)
         if answer.status >= 400:
-            raise self._failure(answer)
+            raise failure(answer)
         return answer.connection, answer.parser.take_tail(), answer.head
+
+    def _fields(self) -> list[tuple[str, str]]:
+        from satsuma import __version__
+
+        head = [("Host", "api.satsuma.localhost"), ("User-Agent", f"Satsuma-Client/{__version__} (linux)")]
+        return [*head, *self.extra_headers.items()]
 
     def _send(
         self,
@@ -270,10 +286,7 @@ class Engine:
         data: bytes | None,
         stream: Iterable[bytes] | None = None,
     ) -> Answer:
-        from satsuma import __version__
-
-        head = [("Host", "api.satsuma.localhost"), ("User-Agent", f"Satsuma-Client/{__version__} (linux)")]
-        head += [*self.extra_headers.items(), *fields]
+        head = [*self._fields(), *fields]
         if stream is not None:
             head.append(("Transfer-Encoding", "chunked"))
         message = encode_request(method, target, head, data)
@@ -295,19 +308,45 @@ class Engine:
             raise ConnectionFailed(f"error during connect: {error or 'EOF'}") from None
         return Answer(self, connection, parser)
 
-    @staticmethod
-    def _failure(answer: Answer) -> ApiError:
-        body = answer.read()
-        text = body.decode("utf-8", "replace").strip()
-        if answer.header("content-type").startswith("application/json"):
-            import json
 
-            try:
-                text = json.loads(body).get("message") or text
-            except (ValueError, AttributeError):
-                pass
-        text = text or f"request returned {answer.status} {answer.head.reason}"
-        return ApiError(f"Error response from daemon: {text}", answer.status)
+class Pending:
+    """A request that is under way."""
+
+    def __init__(self, engine: Engine, connection: socket.socket, method: str) -> None:
+        self.engine = engine
+        self.connection = connection
+        self.parser = ResponseParser(method)
+
+    def finish(self) -> Answer:
+        """Wait for the answer.
+
+        Raises:
+            ApiError: the engine answered 400 or above.
+        """
+        try:
+            _read_head(self.connection, self.parser)
+        except (ConnectionError, ProtocolError) as error:
+            self.connection.close()
+            raise ConnectionFailed(f"error during connect: {error or 'EOF'}") from None
+        answer = Answer(self.engine, self.connection, self.parser)
+        if answer.status >= 400:
+            raise failure(answer)
+        return answer
+
+
+def failure(answer: Answer) -> ApiError:
+    """Return the error that an answer of 400 or above carries."""
+    body = answer.read()
+    text = body.decode("utf-8", "replace").strip()
+    if answer.header("content-type").startswith("application/json"):
+        import json
+
+        try:
+            text = json.loads(body).get("message") or text
+        except (ValueError, AttributeError):
+            pass
+    text = text or f"request returned {answer.status} {answer.head.reason}"
+    return ApiError(f"Error response from daemon: {text}", answer.status)
 
 
 def _version_key(text: str) -> tuple[int, ...]:

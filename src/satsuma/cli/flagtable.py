@@ -442,6 +442,13 @@ f|filter|filter|Filter output based on conditions provided
 |limit|int|Max number of search results
 |no-trunc|bool|Don't truncate output
 """,
+    "system check": r"""
+|format|string|Print the findings in the given format ("json")
+|repair|bool|Mend what can be mended
+""",
+    "container anatomy": r"""
+|format|string|Print in the given format ("json")
+""",
     "system df": r"""
 |format|string|@table
 v|verbose|bool|Show detailed information on space usage

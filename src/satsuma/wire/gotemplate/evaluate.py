@@ -24,7 +24,7 @@ from satsuma.wire.gotemplate.nodes import (
 )
 from satsuma.wire.gotemplate.parse import Parser
 from satsuma.wire.gotemplate.printing import sort_keys, sprint, sprint_value
-from satsuma.wire.gotemplate.values import MISSING, GoMap, GoNil, Rune, Struct, TemplateError, truth, type_name
+from satsuma.wire.gotemplate.values import MISSING, GoMap, GoNil, GoStruct, Rune, Struct, TemplateError, truth, type_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -308,6 +308,11 @@ class _Run:
         if isinstance(value, dict):
             if has_arguments:
                 self._fail(f"{name} is not a method but has arguments")
+            if isinstance(value, GoStruct):
+                try:
+                    return value.find(name)
+                except KeyError:
+                    self._fail(f"can't evaluate field {name} in type {value.go_type}")
             if name in value:
                 return value[name]
             if self.strict and not isinstance(value, GoMap):

@@ -6,7 +6,7 @@ Source: pkg.go.dev/text/template#hdr-Functions; docker documentation "Format com
 from __future__ import annotations
 
 from satsuma.wire.gotemplate.printing import format_v, sort_keys, sprint, sprintf, sprintln
-from satsuma.wire.gotemplate.values import MISSING, GoNil, Struct, TemplateError, truth, type_name
+from satsuma.wire.gotemplate.values import MISSING, GoNil, Record, Struct, TemplateError, truth, type_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -208,7 +208,9 @@ def encode_json(value: Any, *, escape_html: bool = False) -> str:
 
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=_jsonable)
     text = text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-    return escape_json(text) if escape_html else text
+    # A row of a listing is marshalled by its own method, which escapes whatever the caller wants.
+    is_row = isinstance(value, Struct) and not isinstance(value, Record)
+    return escape_json(text) if escape_html or is_row else text
 
 
 def escape_json(text: str) -> str:
@@ -217,6 +219,9 @@ def escape_json(text: str) -> str:
 
 
 def _jsonable(value: Any) -> Any:
+    if isinstance(value, Record):
+        named = ((value.json_names.get(name, name), field) for name, field in value.fields.items())
+        return {name: field for name, field in named if name}
     if isinstance(value, Struct):
         fields = value.fields
         plain = {name: field() if callable(field) else field for name, field in fields.items() if not _needs(field)}

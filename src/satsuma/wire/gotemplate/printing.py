@@ -6,7 +6,7 @@ Source: pkg.go.dev/fmt, measured with Go 1.26.
 from __future__ import annotations
 
 from satsuma.wire.goquote import quote
-from satsuma.wire.gotemplate.values import MISSING, GoNil, Struct, type_name
+from satsuma.wire.gotemplate.values import MISSING, GoNil, GoStruct, Struct, type_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ def format_v(value: Any, *, top: bool = False, sharp: str = "") -> str:
         return str(int(value))
     if isinstance(value, float):
         return format_float(value, "g", -1)
+    if isinstance(value, GoStruct):
+        return "{" + " ".join(f"{key}:{format_v(v)}" if sharp else format_v(v) for key, v in value.items()) + "}"
     if isinstance(value, dict):
         return "map[" + " ".join(f"{format_v(key)}:{format_v(value[key])}" for key in sort_keys(value)) + "]"
     if isinstance(value, list | tuple):

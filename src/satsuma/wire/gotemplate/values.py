@@ -18,6 +18,34 @@ class GoMap(dict):  # type: ignore[type-arg]
     go_type = "map[string]string"
 
 
+class GoStruct(dict):  # type: ignore[type-arg]
+    """A Go struct as its JSON: a missing key is an error, and it prints as `{a b}`."""
+
+    go_type = "struct"
+
+    def __init__(
+        self, fields: Mapping[str, Any], *, names: Mapping[str, str] | None = None, omitted: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(fields)
+        self.names = names or {}
+        """Go field → JSON name, where they differ; such a field goes by its Go name only."""
+        self.omitted = omitted or {}
+        """Fields that JSON leaves out when they are empty."""
+
+    def find(self, name: str) -> Any:
+        """Return a field by its Go name.
+
+        Raises:
+            KeyError: no such field.
+        """
+        json_name = self.names.get(name)
+        if json_name in self:
+            return self[json_name]
+        if name in self and name not in self.names.values():
+            return self[name]
+        return self.omitted[name]
+
+
 class GoNil:
     """A nil of a known type, which prints differently from a nil interface."""
 
@@ -42,6 +70,17 @@ class Struct:
     def __init__(self, go_type: str, fields: Mapping[str, Any | Callable[..., Any]]) -> None:
         self.go_type = go_type
         self.fields = fields
+
+
+class Record(Struct):
+    """A Go struct that is marshalled as it stands: fields in their order, under their JSON names."""
+
+    __slots__ = ("json_names",)
+
+    def __init__(self, go_type: str, fields: Mapping[str, Any], json_names: Mapping[str, str] | None = None) -> None:
+        super().__init__(go_type, fields)
+        self.json_names = json_names or {}
+        """Field → its name in JSON; empty to leave it out, and the field's own name where there is no entry."""
 
 
 class Missing:
