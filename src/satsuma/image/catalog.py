@@ -8,6 +8,7 @@ Lock order: `Catalog.lock` before `Layers.lock` before the database.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 
@@ -22,6 +23,8 @@ from satsuma.spec.image import ImageConfig, chain_ids, parse_config
 from satsuma.store import Layer, Store
 from satsuma.wire import reference
 from satsuma.wire.reference import Reference
+
+_log = logging.getLogger(__name__)
 
 Listener = Callable[[str, Image, str], None]
 """(action, image, name): `tag`, `untag`, `delete`, `import`, `load`, `save` with the name for the event."""
@@ -52,6 +55,14 @@ class Catalog:
             self._remember(row.id, msgspec.msgpack.decode(row.doc, type=ImageRow))
         for row in self._tags.all():
             self._remember_tag(row.id, msgspec.msgpack.decode(row.doc, type=TagRow).image_id)
+        self._drop_lost()
+
+    def _drop_lost(self) -> None:
+        """Forget images that were made in the last moments before a power failure, with half of their content."""
+        for image_id in self.ids() if self.store.lost else ():
+            if self.store.lost & set(self.get(image_id).chain_ids):
+                _log.warning("image %s was not on disk completely when the machine stopped", image_id)
+                self.delete(image_id)
 
     def _remember(self, image_id: str, row: ImageRow) -> None:
         self._rows[image_id] = row
@@ -162,9 +173,12 @@ class Catalog:
     def add(self, config_raw: bytes, *, parent: str = "") -> Image:
         """Register an image whose layers are here; nothing happens if it is known already.
 
+        A power failure within the next seconds may undo it, cleanly; with its first tag it is there to stay.  So
+        the steps of a build do not wait for the disk.
+
         Raises:
             InvalidParameter: not a sound config, or a layer is missing.
-        Crash: the layers are written to disk first, then the row.
+        Crash: layers first, row second.
         """
         image_id = sha256_digest(config_raw)
         config = parse_config(config_raw)
@@ -174,7 +188,6 @@ class Catalog:
             raise InvalidParameter(
                 f"image {image_id} needs layer {chain[layers.index(None)]}, which is not here"
             )
-        self.store.layers.settle(chain)
         with self.lock:
             known = self.find(image_id)
             if known is not None:
@@ -188,16 +201,26 @@ class Catalog:
                 size=sum(layer.size for layer in layers if layer is not None),
             )
             failpoint("image.add")
-            self._images.insert(image_id, encode_row(row), created_ns=now_ns())
+            self._images.insert(image_id, encode_row(row), created_ns=now_ns(), durable=False)
             self._configs[image_id] = config
             self._remember(image_id, row)
             # Order: the row keeps them from now on.
             self.store.layers.unpin(chain)
+            self.store.trash.later(lambda: self.settle(image_id))
             return self.get(image_id)
+
+    def settle(self, image_id: str) -> None:
+        """Make an image and its layers survive a power failure."""
+        image = self.find(image_id)
+        if image is not None:
+            self.store.layers.settle(image.chain_ids)
+            self.store.db.sync()
 
     def tag(self, image_id: str, ref: Reference) -> str | None:
         """Point a full reference (with tag or digest) at an image; return the id it pointed at before."""
         full = str(ref)
+        # Order: the content before the name, which is what people rely on.
+        self.settle(image_id)
         with self.lock, self.store.db.transaction(durable=True):
             row = self._rows.get(image_id)
             if row is None:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from typing import BinaryIO
 
 from satsuma.base.errors import InvalidParameter
 from satsuma.base.failpoints import failpoint
 from satsuma.base.ids import ChainId, Digest
 from satsuma.image.extract import Extracted, Rules, extract
+from satsuma.image.treetar import tar_tree
 from satsuma.linux.root import Root
 from satsuma.spec.image import chain_id
 from satsuma.store import GENERATED, Layer, Store, Writer, tree_size
@@ -60,38 +62,31 @@ def apply_layer(root: Root, read: Read) -> Extracted:
     return result
 
 
-def add_layer(
-    store: Store,
-    read: Read,
-    parent: ChainId | None,
-    *,
-    diff_id: str | None = None,
-    blob: str = GENERATED,
-    compression: str = "",
-) -> Layer:
-    """Unpack a plain tar stream on top of *parent* and register it; the layer is pinned.
+def add_layer(store: Store, read: Read, parent: ChainId | None) -> Layer:
+    """Unpack a plain tar stream that we wrote ourselves on top of *parent* and register it; the layer is pinned.
 
-    Args:
-        diff_id: what the digest must be.
-        blob, compression: where the same tar is kept.
     Raises:
-        InvalidParameter: malformed, hostile, or another digest.
+        InvalidParameter: malformed.
     """
     directory = store.snapshots.new_dir()
-    hashing = HashingReader(read)
     try:
-        try:
-            with Root.open_path(directory) as root:
-                result = apply_layer(root, hashing.read)
-        except CompressionError as error:
-            raise InvalidParameter(str(error)) from error
-        if diff_id is not None and hashing.digest != diff_id:
-            raise InvalidParameter(f"invalid diffID for layer: expected {diff_id!r}, got {hashing.digest!r}")
-        return register(
-            store, directory, parent, hashing.digest, result.size, hashing.size, blob, compression
-        )
+        hashing, size = _fill(directory, read, None)
+        return register(store, directory, parent, hashing.digest, size, hashing.size)
     finally:
         store.snapshots.discard_dir(directory)
+
+
+def _fill(directory: str, read: Read, diff_id: str | None) -> tuple[HashingReader, int]:
+    """Unpack a layer and check its digest; return what the reader learnt, and the size of the content."""
+    hashing = HashingReader(read)
+    try:
+        with Root.open_path(directory) as root:
+            result = apply_layer(root, hashing.read)
+    except CompressionError as error:
+        raise InvalidParameter(str(error)) from error
+    if diff_id is not None and hashing.digest != diff_id:
+        raise InvalidParameter(f"invalid diffID for layer: expected {diff_id!r}, got {hashing.digest!r}")
+    return hashing, result.size
 
 
 def add_foreign_layer(
@@ -104,20 +99,21 @@ def add_foreign_layer(
 ) -> Layer:
     """Register a layer that somebody else made, whose tar (plain or compressed) is in *writer*.
 
-    The bytes are kept as they came: a save or push must return them.
+    A save or push must return the very bytes, so they are kept; only a plain tar that our own writer would write
+    just so (it may well have come from us) is not stored a second time.
 
     Args:
         advance: told the number of bytes of each step.
     Raises:
-        InvalidParameter: malformed, hostile, or another digest; the blob is gone then.
+        InvalidParameter: malformed, hostile, or another digest; nothing is kept then.
     """
     digest = writer.digest
+    directory = store.snapshots.new_dir()
     with store.layers.lock:
         store.layers.pinned_blobs.add(digest)
     try:
-        if not store.content.has(digest):
-            writer.commit()
-        with store.content.open(digest) as file:
+        stored = store.content.has(digest)
+        with store.content.open(digest) if stored else writer.reader() as file:
             kind = detect(file.read(MAGIC_LENGTH))
             file.seek(0)
 
@@ -126,12 +122,27 @@ def add_foreign_layer(
                 advance(len(data))
                 return data
 
-            plain = Decompressor(read, kind)
-            return add_layer(store, plain.read, parent, diff_id=diff_id, blob=digest, compression=kind)
+            hashing, size = _fill(directory, Decompressor(read, kind).read, diff_id)
+            file.seek(0)
+            blob = digest if stored or kind or not _writes_alike(directory, file) else GENERATED
+        if blob != GENERATED and not stored:
+            writer.commit()
+        return register(store, directory, parent, hashing.digest, size, hashing.size, str(blob), kind)
     finally:
+        store.snapshots.discard_dir(directory)
         with store.layers.lock:
             store.layers.pinned_blobs.discard(digest)
             store.sweep_blobs({digest})
+
+
+def _writes_alike(directory: str, file: BinaryIO) -> bool:
+    """Tell whether the tar in *file* is byte for byte the one that its unpacked tree makes."""
+    with Root.open_path(directory) as root:
+        for piece in tar_tree(root, whiteouts=True):
+            # As a rule the first header differs already.
+            if file.read(len(piece)) != piece:
+                return False
+    return not file.read(1)
 
 
 def register(

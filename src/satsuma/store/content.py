@@ -56,7 +56,7 @@ class Writer:
 
     def reader(self) -> BinaryIO:
         """Return a file at offset 0 over what was written so far."""
-        return os.fdopen(os.open(f"/proc/self/fd/{self._fd}", os.O_RDONLY | os.O_CLOEXEC), "rb")
+        return open(f"/proc/self/fd/{self._fd}", "rb", buffering=0)
 
     def commit(self, digest: str | None = None, size: int | None = None) -> Digest:
         """Make the blob part of the store and return its digest.

@@ -146,7 +146,6 @@ class Layers:
         """Make the content of these layers survive a power failure.
 
         One syncfs(2) instead of an fsync for each file: a stack has thousands of them.
-        Order: before the row of an image that needs them.
         """
         with self.lock:
             fresh = [layer for c in chain if (layer := self._known.get(c)) is not None and layer.boot]

@@ -40,6 +40,8 @@ class Store:
 
     def __init__(self, data_root: str) -> None:
         self.data_root = data_root
+        self.lost: set[str] = set()
+        """Chain ids that `recover` dropped; images that need them were never promised to survive."""
         self._lock_fd = _lock(data_root)
         with contextlib.ExitStack() as undo:
             undo.callback(os.close, self._lock_fd)
@@ -84,6 +86,7 @@ class Store:
         self.content.clean()
         for layer in self.layers.drop_unsettled():
             _log.warning("layer %s was not on disk completely when the machine stopped", layer.chain_id)
+            self.lost.add(layer.chain_id)
         self._restore()
         for path, kind, key in self.garbage():
             self.trash.throw(path, kind, key)

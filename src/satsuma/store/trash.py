@@ -1,7 +1,8 @@
 """Trash: directories that nobody needs any more, removed when nobody waits.
 
-Owns `trash/` and the thread that empties it.  Must not know what a directory was, except for its kind and key,
-from which a start-up can tell that its row came back after a power failure.
+Owns `trash/` and the thread that empties it, which also does other work that nobody waits for (`later`).  Must
+not know what a directory was, except for its kind and key, from which a start-up can tell that its row came back
+after a power failure.
 
 Throwing away is one rename(2), so it is atomic and as fast as the directory is big.  Whatever is in `trash/`
 after a crash is removed by the next start.
@@ -31,7 +32,7 @@ class Trash:
         self.directory = directory
         os.makedirs(directory, mode=0o700, exist_ok=True)
         self._before_removal = before_removal
-        self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._empty_lock = threading.Lock()
 
@@ -43,8 +44,13 @@ class Trash:
         except FileNotFoundError:
             return False
         failpoint("store.trash.renamed")
-        self._queue.put(name)
+        self._queue.put(self.empty)
         return True
+
+    def later(self, work: Callable[[], object]) -> None:
+        """Call *work* in the collector's thread; never, if no collector runs."""
+        if self._thread is not None:
+            self._queue.put(work)
 
     def entries(self) -> list[tuple[str, str, str]]:
         """Return (name, kind, key) of what waits for removal."""
@@ -61,7 +67,7 @@ class Trash:
     def start(self) -> None:
         """Start the collector, which begins with what an earlier process left."""
         if self._thread is None:
-            self._queue.put("")
+            self._queue.put(self.empty)
             self._thread = threading.Thread(target=self._run, name="collector", daemon=True)
             self._thread.start()
 
@@ -76,8 +82,12 @@ class Trash:
         with contextlib.suppress(OSError):
             # Removal of big trees must not slow down what a client waits for.  A thread has its own nice value.
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
-        while self._queue.get() is not None:
-            self.empty()
+        while (work := self._queue.get()) is not None:
+            try:
+                work()
+            except Exception:
+                # The thread must go on: what was not done now is done by the next start.
+                _log.exception("work in the background failed")
 
     def empty(self) -> int:
         """Remove everything that is in the trash now; return how many entries could not be removed."""

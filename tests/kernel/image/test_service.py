@@ -220,6 +220,23 @@ def test_archive_has_dockers_members(images, base):
             assert hashlib.sha256(archive.extractfile(name).read()).hexdigest() == name[13:]
 
 
+def test_layers_are_stored_once_when_they_can_be_written_anew(images, base):
+    first = b"".join(images.save(["base"]))
+    # Written by somebody else: kept as a blob.
+    assert [digest for digest, _ in images.store.content.walk()] == [base.diff_ids[0]]
+    with Box(images, base) as box:
+        scribble(box.root)
+        ours = box.commit()
+    archive = b"".join(images.save([ours.id]))
+    images.remove(ours.id)
+    images.remove("base")
+    images.load(io.BytesIO(archive), quiet)
+    assert images.store.layers.get(ours.chain_ids[-1]).blob == "generated"
+    assert [digest for digest, _ in images.store.content.walk()] == [base.diff_ids[0]]
+    assert b"".join(images.save([ours.id])) == archive
+    assert first
+
+
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress, zstd.compress])
 def test_compressed_archives_load(images, base, pack):
     archive = b"".join(images.save(["base"]))
@@ -676,6 +693,25 @@ def test_copy_out_and_in(images, base, tmp_path):
 
 
 # Damage
+
+
+def test_image_of_the_last_moment_is_lost_cleanly_and_a_named_one_stays(tmp_path):
+    path = str(tmp_path / "root")
+    store = Store.open(path, collect=False)
+    images = ImageService(store)
+    store.layers._boot = "the boot that ended by a power failure"
+    images.import_tar(io.BytesIO(tar_of(BASE)), "named")
+    lost = images.import_tar(io.BytesIO(tar_of({"x": b"x"})), None)
+    store.close()
+    store = Store.open(path, collect=False)
+    images = ImageService(store)
+    assert images.resolve("named")
+    with pytest.raises(NotFound):
+        images.resolve(lost.id)
+    store.trash.empty()
+    assert check(store) == []
+    assert images.check() == []
+    store.close()
 
 
 def test_changed_layer_is_data_loss_on_save(images, base):
