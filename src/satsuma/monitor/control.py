@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
     Operation = Callable[["Connection", protocol.Message], "dict[str, Any] | None"]
 
+DEFERRED: dict[str, Any] = {"deferred": True}
+"""What an operation returns that will answer later, with `Connection.send` and the request's id."""
+
 _BACKLOG = 64
 _MAX_QUEUED = 4096
 
@@ -170,7 +173,8 @@ class ControlServer:
             reply = {"error": str(error), "kind": type(error).__name__}
         except (OSError, KeyError, TypeError, ValueError, protocol.ProtocolError) as error:
             reply = {"error": f"{type(error).__name__}: {error}", "kind": "System"}
-        connection.send({"id": request, **reply})
+        if reply is not DEFERRED:
+            connection.send({"id": request, **reply})
 
     def broadcast(self, body: dict[str, Any]) -> None:
         """Send an event to every connection."""

@@ -7,6 +7,8 @@ import os
 import socket
 
 from satsuma.linux import pidfd, pty
+from satsuma.monitor.backend import StartError
+from satsuma.monitor.loop import READ
 from satsuma.monitor.state import exit_code
 from satsuma.monitor.streams import STDERR, STDOUT, Stdio
 
@@ -16,7 +18,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from satsuma.monitor import protocol
-    from satsuma.monitor.backend import Started
+    from satsuma.monitor.backend import Backend, Started, Starting
+    from satsuma.monitor.loop import Loop
 
     Body = dict[str, Any]
 
@@ -112,65 +115,148 @@ class Running:
         self.stdio.process_ended(on_complete)
 
 
-def attach_body(
-    stdio: Stdio,
-    body: Body,
-    message: protocol.Message,
-    *,
-    notice: bytes = b"",
-    on_end: Callable[[str], None] | None = None,
-) -> None:
-    """Attach the client that one `attach` object of a message describes."""
-    streams = frozenset(stream for stream, key in ((STDOUT, "stdout"), (STDERR, "stderr")) if body.get(key))
+def take_attach(body: Body, message: protocol.Message) -> Body:
+    """Take what one `attach` object of a message describes: the arguments of `Stdio.attach`.
+
+    The socket among them belongs to the caller.
+    """
+    streams = ((STDOUT, "stdout"), (STDERR, "stderr"))
     initial = body.get("initial_stdin")
-    stdio.attach(
-        socket.socket(fileno=message.take_fd(body["fd"])),
-        stdin=bool(body.get("stdin")),
-        streams=streams,
-        framed=bool(body.get("framed")),
-        keys=message.blobs[body["detach_keys"]],
-        initial_stdin=b"" if initial is None else message.blobs[initial],
-        detach_notice=notice,
-        on_end=on_end,
-    )
+    return {
+        "stdin": bool(body.get("stdin")),
+        "streams": frozenset(stream for stream, key in streams if body.get(key)),
+        "framed": bool(body.get("framed")),
+        "keys": message.blobs[body["detach_keys"]],
+        "initial_stdin": b"" if initial is None else message.blobs[initial],
+        "sock": socket.socket(fileno=message.take_fd(body["fd"])),
+    }
+
+
+class Session:
+    """An exec session on its way: from the request to the running process or the error.
+
+    Args:
+        attach: of `take_attach`, or None; its socket is closed here if the process does not start.
+        done: called once, with the reply.
+    """
+
+    __slots__ = ("_attach", "_done", "_loop", "_pipes", "_starting", "_stdio", "early_status", "process")
+
+    def __init__(
+        self, loop: Loop, stdio: Stdio, attach: Body | None, done: Callable[[Session, Body], None]
+    ) -> None:
+        self._loop = loop
+        self._stdio = stdio
+        self._attach = attach
+        self._done = done
+        self._pipes: Pipes | None = None
+        self._starting: Starting
+        self.process: Running | None = None
+        self.early_status: int | None = None
+        """Wait status of a process that was reaped before we knew that it had started."""
+
+    def begin(self, backend: Backend, process: Body, size: tuple[int, int] | None, *, tty: bool) -> int:
+        """Start the process and return its pid.
+
+        Raises:
+            StartError: it did not even begin; `done` is not called.
+        """
+        wants = self._attach or {"stdin": False, "streams": ()}
+        try:
+            if not tty:
+                streams = wants["streams"]
+                self._pipes = Pipes(stdin=wants["stdin"], stdout=STDOUT in streams, stderr=STDERR in streams)
+            self._starting = backend.exec(process, None if self._pipes is None else self._pipes.child, size)
+        except BaseException:
+            self._abandon()
+            raise
+        self._loop.add(self._starting.fileno(), READ, self._ready)
+        return self._starting.pid
+
+    def _ready(self, _events: int) -> None:
+        fd = self._starting.fileno()
+        try:
+            if not self._starting.step():
+                return
+        except StartError as error:
+            self._loop.forget(fd)
+            self._abandon()
+            self._done(self, {"error": str(error), "kind": "StartError", "exit_code": error.exit_code})
+            return
+        # The last step has closed the descriptor: epoll has forgotten it, the loop has not.
+        self._loop.forget(fd)
+        open_stdin = self._attach is not None and self._attach["stdin"]
+        self.process = Running(self._starting.started(), self._stdio, self._pipes, open_stdin=open_stdin)
+        if self._attach is not None:
+            self._stdio.attach(**self._attach)
+        self._done(self, {"pid": self.process.pid})
+
+    def _abandon(self) -> None:
+        if self._pipes is not None:
+            self._pipes.close()
+        if self._attach is not None:
+            self._attach["sock"].close()
 
 
 class Sessions:
-    """The exec sessions of one container: running ones, and the exit codes of the last that ended."""
+    """The exec sessions of one container: starting, running, and the exit codes of the last that ended.
 
-    __slots__ = ("_by_pid", "_codes", "running")
+    Args:
+        on_exit: gets id and exit code of a session before its clients see the end of its output, because they
+            ask for the exit code as soon as they do.
+        on_complete: called after that.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_by_pid", "_codes", "_on_complete", "_on_exit", "_starting", "running")
+
+    def __init__(self, on_exit: Callable[[str, int], None], on_complete: Callable[[], None]) -> None:
         self.running: dict[str, Running] = {}
+        self._starting: dict[int, tuple[str, Session]] = {}
         self._by_pid: dict[int, str] = {}
         self._codes: collections.OrderedDict[str, int] = collections.OrderedDict()
+        self._on_exit = on_exit
+        self._on_complete = on_complete
 
-    def add(self, exec_id: str, process: Running) -> None:
-        """Register a started session."""
-        self.running[exec_id] = process
-        self._by_pid[process.pid] = exec_id
+    @property
+    def busy(self) -> bool:
+        """True while a session starts or runs."""
+        return bool(self.running or self._starting)
 
-    def exited(
-        self, pid: int, status: int, on_exit: Callable[[str, int], None], on_complete: Callable[[], None]
-    ) -> None:
-        """Take the death of a child.
+    def knows(self, exec_id: str) -> bool:
+        """Say whether *exec_id* starts or runs."""
+        return exec_id in self.running or any(exec_id == known for known, _ in self._starting.values())
 
-        Order: *on_exit* gets id and exit code before the session's clients see the end of its output, because
-        they ask for the exit code as soon as they do; *on_complete* comes after that.
-        """
+    def starting(self, pid: int, exec_id: str, session: Session) -> None:
+        """Register a session that has begun."""
+        self._starting[pid] = (exec_id, session)
+
+    def decided(self, session: Session) -> None:
+        """Take note that a session's process has started, or has not."""
+        pid, exec_id = next((pid, known) for pid, (known, it) in self._starting.items() if it is session)
+        del self._starting[pid]
+        if session.process is None:
+            return
+        self.running[exec_id] = session.process
+        self._by_pid[pid] = exec_id
+
+    def exited(self, pid: int, status: int) -> None:
+        """Take the death of a child."""
+        if pid in self._starting:
+            self._starting[pid][1].early_status = status
+            return
         exec_id = self._by_pid.pop(pid, None)
         if exec_id is None:
             return
 
         def complete() -> None:
             del self.running[exec_id]
-            on_complete()
+            self._on_complete()
 
         code = exit_code(status)
         self._codes[exec_id] = code
         if len(self._codes) > REMEMBERED:
             self._codes.popitem(last=False)
-        on_exit(exec_id, code)
+        self._on_exit(exec_id, code)
         self.running[exec_id].ended(status, complete)
 
     def codes(self) -> dict[str, int]:

@@ -74,6 +74,10 @@ class Loop:
         if self._handlers.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
+    def forget(self, fd: int) -> None:
+        """Drop the handler of a descriptor that was closed while it was watched."""
+        self._handlers.pop(fd, None)
+
     def call_later(self, delay: float, call: Callable[[], None]) -> Timer:
         """Run *call* after *delay* seconds."""
         timer = Timer(time.monotonic() + delay, call)

@@ -28,8 +28,8 @@ from satsuma.base.failpoints import failpoint
 from satsuma.linux.prctl import set_child_subreaper
 from satsuma.monitor import protocol, state
 from satsuma.monitor.backend import StartError
-from satsuma.monitor.control import Connection, ControlServer
-from satsuma.monitor.execs import DETACH_NOTICE, Pipes, Running, Sessions, attach_body
+from satsuma.monitor.control import DEFERRED, Connection, ControlServer
+from satsuma.monitor.execs import DETACH_NOTICE, Pipes, Running, Session, Sessions, take_attach
 from satsuma.monitor.logs import open_log
 from satsuma.monitor.loop import Loop
 from satsuma.monitor.state import ExitStatus, exit_code
@@ -38,6 +38,7 @@ from satsuma.monitor.title import set_title
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from satsuma.monitor.backend import Backend
@@ -94,7 +95,7 @@ class Monitor:
                 "status": self._status,
             },
         )
-        self._sessions = Sessions()
+        self._sessions = Sessions(self._exec_exited, self._end_when_complete)
         self._finished: ExitStatus | None = None
         self._exit: ExitStatus | None = None
         self._started_at_ns = 0
@@ -136,7 +137,7 @@ class Monitor:
         self._control.listen(self._run_dir, state.SOCKET)
         failpoint("monitor.listening")
         for attach in body.get("attaches", ()):
-            attach_body(self._stdio, attach, self._request)
+            self._stdio.attach(**take_attach(attach, self._request))
         self._start_init()
         failpoint("monitor.started")
         self._loop.watch_children(self._child_exited)
@@ -200,59 +201,42 @@ class Monitor:
     def _attach(self, connection: Connection, message: protocol.Message) -> Body:
         if self._exit is not None or self._init.status is not None:
             raise Conflict(f"container {self._container_id} is not running")
-        attach_id = message.body["attach_id"]
-        attach_body(
-            self._stdio,
-            message.body["attach"],
-            message,
-            on_end=lambda reason: connection.send(
-                {"event": "attach_end", "attach_id": attach_id, "reason": reason}
-            ),
+        self._stdio.attach(
+            **take_attach(message.body["attach"], message),
+            on_end=_tell_end(connection, message.body["attach_id"]),
         )
         return {}
 
     def _exec(self, connection: Connection, message: protocol.Message) -> Body:
         body = message.body
         exec_id: str = body["exec_id"]
-        attach = body.get("attach")
+        request_id = body.get("id")
         tty = bool(body.get("tty"))
         if self._init.status is not None:
             raise Conflict(f"container {self._container_id} is not running")
-        if exec_id in self._sessions.running:
+        if self._sessions.knows(exec_id):
             raise Conflict(f"exec {exec_id} is already running")
-        stdio = Stdio(self._loop, tty=tty, close_stdin=True)
-        wants = attach or {}
-        pipes = None
-        if not tty:
-            pipes = Pipes(
-                stdin=bool(wants.get("stdin")),
-                stdout=bool(wants.get("stdout")),
-                stderr=bool(wants.get("stderr")),
-            )
+        attach = None
+        if body.get("attach") is not None:
+            attach = take_attach(body["attach"], message)
+            attach["detach_notice"] = DETACH_NOTICE
+            attach["on_end"] = _tell_end(connection, exec_id)
+
+        def decided(session: Session, reply: Body) -> None:
+            self._sessions.decided(session)
+            failpoint("monitor.exec.started")
+            connection.send({"id": request_id, **reply})
+            if session.early_status is not None and session.process is not None:
+                self._sessions.exited(session.process.pid, session.early_status)
+            self._end_when_complete()
+
+        session = Session(self._loop, Stdio(self._loop, tty=tty, close_stdin=True), attach, decided)
         try:
-            started = self._backend.exec(body["process"], None if pipes is None else pipes.child, _size(body))
+            pid = session.begin(self._backend, body["process"], _size(body), tty=tty)
         except StartError as error:
-            if pipes is not None:
-                pipes.close()
             return {"error": str(error), "kind": "StartError", "exit_code": error.exit_code}
-        except BaseException:
-            if pipes is not None:
-                pipes.close()
-            raise
-        process = Running(started, stdio, pipes, open_stdin=bool(wants.get("stdin")))
-        self._sessions.add(exec_id, process)
-        failpoint("monitor.exec.started")
-        if attach is not None:
-            attach_body(
-                stdio,
-                attach,
-                message,
-                notice=DETACH_NOTICE,
-                on_end=lambda reason: connection.send(
-                    {"event": "attach_end", "attach_id": exec_id, "reason": reason}
-                ),
-            )
-        return {"pid": process.pid}
+        self._sessions.starting(pid, exec_id, session)
+        return DEFERRED
 
     def _process(self, message: protocol.Message) -> Running:
         exec_id = message.body.get("exec_id")
@@ -288,7 +272,7 @@ class Monitor:
         if pid == self._init.pid and self._init.status is None:
             self._init_exited(status)
         else:
-            self._sessions.exited(pid, status, self._exec_exited, self._end_when_complete)
+            self._sessions.exited(pid, status)
 
     def _exec_exited(self, exec_id: str, code: int) -> None:
         self._control.broadcast({"event": "exec_exit", "exec_id": exec_id, "exit_code": code})
@@ -307,7 +291,7 @@ class Monitor:
         self._loop.call_later(SESSION_GRACE, self._end)
 
     def _end_when_complete(self) -> None:
-        if self._finished is not None and not self._sessions.running:
+        if self._finished is not None and not self._sessions.busy:
             self._end()
 
     def _end(self) -> None:
@@ -349,6 +333,15 @@ def _extras(message: protocol.Message) -> Body:
         extras[name] = message.blobs[index]
     extras["hold_fds"] = [message.take_fd(index) for index in body.get("hold_fds", ())]
     return extras
+
+
+def _tell_end(connection: Connection, attach_id: str) -> Callable[[str], None]:
+    """Return what tells the asker that its client has left."""
+
+    def tell(reason: str) -> None:
+        connection.send({"event": "attach_end", "attach_id": attach_id, "reason": reason})
+
+    return tell
 
 
 def _size(body: Body) -> tuple[int, int] | None:

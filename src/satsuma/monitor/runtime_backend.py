@@ -14,7 +14,7 @@ from satsuma.monitor.backend import StartError
 from satsuma.runtime import create, default_spec
 from satsuma.runtime import exec as runtime_exec
 from satsuma.runtime.config import Config, parse
-from satsuma.runtime.errors import ConfigError, RuntimeFailure, StartFailed
+from satsuma.runtime.errors import RuntimeFailure, StartFailed
 from satsuma.runtime.plan import Extras, plan_init
 
 TYPE_CHECKING = False
@@ -55,47 +55,40 @@ class RuntimeBackend:
         self._hold_fds = extras["hold_fds"]
         ns_fds = {kind: extras[name] for name, kind in _NAMESPACES.items() if name in extras}
         try:
-            parsed = parse(config)
-            if size is not None and parsed.process is not None:
-                parsed.process.console_size = size
-            path = parsed.cgroups_path
-            cgroup = Cgroup(path) if path else None
-            given = {name: extras[name] for name in _PLAIN if name in extras}
-            self._extras = Extras(ns_fds=ns_fds, death_signal=signal.SIGKILL, **given)
-            init = create.start(parsed, extras=self._extras, stdio=stdio or (-1, -1, -1), cgroup=cgroup)
-        except StartFailed as error:
-            raise StartError(error.message, error.exit_code) from error
-        except (ConfigError, RuntimeFailure) as error:
-            raise StartError(str(error), 128) from error
+            with _start_errors():
+                parsed = parse(config)
+                if size is not None and parsed.process is not None:
+                    parsed.process.console_size = size
+                cgroup = Cgroup(parsed.cgroups_path) if parsed.cgroups_path else None
+                given = {name: extras[name] for name in _PLAIN if name in extras}
+                self._extras = Extras(ns_fds=ns_fds, death_signal=signal.SIGKILL, **given)
+                init = create.start(parsed, extras=self._extras, stdio=stdio or (-1, -1, -1), cgroup=cgroup)
         finally:
             for fd in ns_fds.values():
                 os.close(fd)
         self._cgroup, self._config, self._init = cgroup, parsed, init
         return _Started(init)
 
-    def exec(self, process: Json, stdio: Stdio, size: Size) -> _Started:
-        """Start a further process in the container.
+    def exec(self, process: Json, stdio: Stdio, size: Size) -> _Starting:
+        """Begin to start a further process in the container.
 
         Raises:
             StartError: it did not start.
         """
         assert self._init is not None and self._extras is not None
-        try:
-            started = runtime_exec.start_exec(
-                self._init.pid,
-                self._config,
-                process,
-                init_pidfd=self._init.pidfd,
-                extras=Extras(seccomp_bpf=self._extras.seccomp_bpf, death_signal=signal.SIGKILL),
-                stdio=stdio or (-1, -1, -1),
-                cgroup=self._cgroup,
-                console=size,
+        with _start_errors():
+            return _Starting(
+                runtime_exec.begin_exec(
+                    self._init.pid,
+                    self._config,
+                    process,
+                    init_pidfd=self._init.pidfd,
+                    extras=Extras(seccomp_bpf=self._extras.seccomp_bpf, death_signal=signal.SIGKILL),
+                    stdio=stdio or (-1, -1, -1),
+                    cgroup=self._cgroup,
+                    console=size,
+                )
             )
-        except StartFailed as error:
-            raise StartError(error.message, error.exit_code) from error
-        except (ConfigError, RuntimeFailure) as error:
-            raise StartError(str(error), 128) from error
-        return _Started(started)
 
     def warm_up(self) -> None:
         """Go through the planning of a container once, without doing anything."""
@@ -129,13 +122,49 @@ class RuntimeBackend:
         return dict(self._cgroup.dirs) if self._cgroup is not None else {}
 
     def remove(self) -> None:
-        """Remove the container's cgroup.
+        """Let go of the container's ports, then remove its cgroup.
 
         Raises:
             OSError: processes are still in it.
         """
+        while self._hold_fds:
+            # A restart binds the same ports again, maybe before this process is gone.
+            os.close(self._hold_fds.pop())
         if self._cgroup is not None:
             self._cgroup.remove()
+
+
+class _start_errors:
+    """Turns the runtime's errors into the monitor's."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, StartFailed):
+            raise StartError(error.message, error.exit_code) from error
+        if isinstance(error, RuntimeFailure):
+            raise StartError(str(error), 128) from error
+
+
+class _Starting:
+    """`create.Launching` in the monitor's words."""
+
+    __slots__ = ("_launching", "pid")
+
+    def __init__(self, launching: create.Launching) -> None:
+        self._launching = launching
+        self.pid = launching.init.pid
+
+    def fileno(self) -> int:
+        return self._launching.fileno()
+
+    def step(self) -> bool:
+        with _start_errors():
+            return self._launching.step()
+
+    def started(self) -> _Started:
+        return _Started(self._launching.init)
 
 
 class _Started:

@@ -25,6 +25,29 @@ class _Started:
         self.console = console
 
 
+class _Starting:
+    def __init__(self, pid, console, failed, name):
+        self.pid = pid
+        self.result = _Started(pid, console)
+        self.failed = failed
+        self.name = name
+
+    def fileno(self):
+        return self.failed
+
+    def step(self):
+        error = os.read(self.failed, 16)
+        os.close(self.failed)
+        if error:
+            os.waitpid(self.pid, 0)
+            os.close(self.result.pidfd)
+            raise StartError(f'exec: "{self.name}": executable file not found in $PATH', 127)
+        return True
+
+    def started(self):
+        return self.result
+
+
 class FakeBackend:
     """Forks the program named in the OCI config, in the host's own namespaces."""
 
@@ -34,7 +57,9 @@ class FakeBackend:
     def start(self, config, extras, stdio, size):
         for fd in extras.get("hold_fds", ()):
             os.fstat(fd)
-        return self._spawn(config["process"], stdio, size)
+        starting = self._spawn(config["process"], stdio, size)
+        starting.step()
+        return starting.started()
 
     def exec(self, process, stdio, size):
         return self._spawn(process, stdio, size)
@@ -63,18 +88,10 @@ class FakeBackend:
                 os.write(report, str(error.errno).encode())
             os._exit(127)
         os.close(report)
-        error = os.read(failed, 16)
-        os.close(failed)
         if console is not None:
             os.close(slave)
-        if error:
-            os.waitpid(pid, 0)
-            if console is not None:
-                os.close(console)
-            name = process["args"][0]
-            raise StartError(f'exec: "{name}": executable file not found in $PATH', 127)
         self.pids.append(pid)
-        return _Started(pid, console)
+        return _Starting(pid, console, failed, process["args"][0])
 
     def warm_up(self):
         pass
