@@ -15,7 +15,7 @@ from satsuma.image import ImageService
 from satsuma.store import Store, check
 
 SOURCE = Path(__file__).parents[3] / "src" / "satsuma"
-CHILD = str(Path(__file__).parent / "crash_child.py")
+CHILD = str(Path(__file__).parent / "store_crash_child.py")
 POINTS = sorted(
     {
         name

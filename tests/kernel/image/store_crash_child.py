@@ -1,4 +1,4 @@
-"""One operation on a store, to be killed at a failpoint: `crash_child.py DATA_ROOT OPERATION ARCHIVE`."""
+"""One operation on a store, to be killed at a failpoint: `store_crash_child.py DATA_ROOT OPERATION ARCHIVE`."""
 
 import io
 import sys
