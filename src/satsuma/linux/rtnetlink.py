@@ -61,6 +61,9 @@ _IFADDR = struct.Struct("=BBBBI")
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _NDMSG = struct.Struct("=BxxxiHBB")
 
+_SKIP_STATS = attr_u32(29, 1 << 3)
+"""IFLA_EXT_MASK with RTEXT_FILTER_SKIP_STATS: the counters of a link are most of its description."""
+
 Link = namedtuple("Link", "index name kind address mtu flags master group alias")
 """One interface: `kind` is "bridge", "veth", … or "" for hardware; `address` six bytes; `master` 0 for none."""
 Address = namedtuple("Address", "index address prefix_length scope")
@@ -115,20 +118,14 @@ def add_veth(
     peer_name: str,
     peer_netns_fd: int | None = None,
     peer_address: bytes | None = None,
-    peer_index: int = 0,
     address: bytes | None = None,
     mtu: int | None = None,
     master: int | None = None,
     group: int | None = None,
     up: bool = False,
 ) -> Message:
-    """Create a veth pair: near end here (attached to *master*), far end born inside *peer_netns_fd*.
-
-    A *peer_index* other than 0 makes the far end's index known without asking for it.
-    """
-    peer = _ifinfo(peer_index) + _link_attrs(
-        name=peer_name, address=peer_address, mtu=mtu, netns_fd=peer_netns_fd
-    )
+    """Create a veth pair: near end here (attached to *master*), far end born inside *peer_netns_fd*."""
+    peer = _ifinfo() + _link_attrs(name=peer_name, address=peer_address, mtu=mtu, netns_fd=peer_netns_fd)
     data = nested(IFLA_INFO_DATA, attr(VETH_INFO_PEER, peer))
     info = nested(IFLA_LINKINFO, attr_str(IFLA_INFO_KIND, "veth"), data)
     flags = IFF_UP if up else 0
@@ -331,7 +328,7 @@ class Route:
 
     def link(self, name: str) -> Link | None:
         """Return the link of that name, or None."""
-        request = Message(RTM_GETLINK, _ifinfo() + attr_str(IFLA_IFNAME, name))
+        request = Message(RTM_GETLINK, _ifinfo() + attr_str(IFLA_IFNAME, name) + _SKIP_STATS)
         try:
             answers = self.socket.dump(request)
         except OSError as error:
@@ -342,7 +339,7 @@ class Route:
 
     def links(self) -> list[Link]:
         """Return all links."""
-        answers = self.socket.dump(Message(RTM_GETLINK, _ifinfo(), NLM_F_DUMP))
+        answers = self.socket.dump(Message(RTM_GETLINK, _ifinfo() + _SKIP_STATS, NLM_F_DUMP))
         return [parse_link(payload) for kind, payload in answers if kind == RTM_NEWLINK]
 
     def addresses(self) -> list[Address]:

@@ -17,11 +17,11 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from satsuma.linux import ns
 from satsuma.linux import rtnetlink as rt
-from satsuma.linux.netlink import NETLINK_ROUTE
 
 T = TypeVar("T")
 
@@ -44,18 +44,49 @@ async def run_inside(netns_fd: int, fn: Callable[[], T]) -> T:
     return await _in_own_thread(inside)
 
 
-async def make_netns() -> tuple[int, int]:
-    """Make a network namespace with loopback up; return its descriptor and a NETLINK_ROUTE socket inside it."""
+@dataclass(slots=True, kw_only=True)
+class Netns:
+    """A network namespace, and the socket to configure it from outside."""
 
-    def inside() -> tuple[int, int]:
+    fd: int
+    route: rt.Route
+
+    def close(self) -> None:
+        """Close both descriptors; with the last one the kernel dissolves the namespace."""
+        self.route.close()
+        os.close(self.fd)
+
+
+async def make_netns() -> Netns:
+    """Make a network namespace with loopback up, that keeps IPv6 off the interfaces which come into it."""
+
+    def inside() -> Netns:
         ns.unshare("net")
-        with rt.Route() as route:
+        _quiet_ipv6()
+        with contextlib.ExitStack() as undo:
+            route = undo.enter_context(rt.Route())
             route.run(rt.set_link(_LOOPBACK, up=True))
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE) as sock:
-            sock.bind((0, 0))
-            return ns.open_ns("thread-self", "net"), sock.detach()
+            fd = ns.open_ns("thread-self", "net")
+            undo.pop_all()
+            return Netns(fd=fd, route=route)
 
     return await _in_own_thread(inside)
+
+
+def _quiet_ipv6() -> None:
+    """Keep IPv6 off the interfaces that will come into this thread's namespace; loopback keeps ::1.
+
+    As Docker on networks without IPv6: no address, and no router advertisement of another container counts.
+    """
+    for key, value in (("accept_ra", b"0"), ("disable_ipv6", b"1")):
+        try:
+            fd = os.open(f"{_SYS_IPV6}/{key}", os.O_WRONLY | os.O_CLOEXEC)
+        except FileNotFoundError:  # a kernel without IPv6
+            return
+        try:
+            os.write(fd, value)
+        finally:
+            os.close(fd)
 
 
 async def _in_own_thread(fn: Callable[[], T]) -> T:
@@ -102,20 +133,3 @@ async def open_sockets(netns_fd: int, specs: Sequence[tuple[int, int, int]]) -> 
         return [sock.detach() for sock in opened]
 
     return await run_inside(netns_fd, inside)
-
-
-async def quiet_ipv6(netns_fd: int) -> None:
-    """Keep IPv6 off the interfaces that will come into a namespace; its loopback keeps ::1.
-
-    As Docker on networks without IPv6: no address, and no router advertisement of another container counts.
-    """
-
-    def inside() -> None:
-        for key, value in (("accept_ra", "0"), ("disable_ipv6", "1")):
-            try:
-                with open(f"{_SYS_IPV6}/{key}", "w") as file:
-                    file.write(value)
-            except FileNotFoundError:  # a kernel without IPv6
-                return
-
-    await run_inside(netns_fd, inside)

@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import os
+import socket
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ from satsuma.base.aio import spawn
 from satsuma.linux import rtnetlink as rt
 from satsuma.network.host import random_mac
 from satsuma.network.nameport import NameSockets
-from satsuma.network.netns import quiet_ipv6
+from satsuma.network.netns import Netns
 
 _log = logging.getLogger(__name__)
 
@@ -39,22 +39,8 @@ LOW_WATER = 2
 GRACE = 1.0
 """Seconds after which a veth that outlived its namespace's last descriptor of ours is deleted."""
 INNER_NAME = "eth0"
-
-MakeNetns = Callable[[], Awaitable[tuple[int, int]]]
-"""Returns a namespace descriptor and a NETLINK_ROUTE socket that was opened inside it."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Netns:
-    """A network namespace with loopback up, and the socket to configure it from outside."""
-
-    fd: int
-    route: rt.Route
-
-    def close(self) -> None:
-        """Close both descriptors; with the last one the kernel dissolves the namespace."""
-        self.route.close()
-        os.close(self.fd)
+MakeNetns = Callable[[], Awaitable[Netns]]
+"""Makes a network namespace with loopback up (see `netns.make_netns`)."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -84,18 +70,6 @@ class Prepared:
         self.netns.close()
 
 
-async def open_netns(make_netns: MakeNetns) -> Netns:
-    """Make a namespace that keeps IPv6 off its interfaces; the descriptors are ours."""
-    fd, sock = await make_netns()
-    netns = Netns(fd=fd, route=rt.Route(sock))
-    try:
-        await quiet_ipv6(fd)
-    except BaseException:
-        netns.close()
-        raise
-    return netns
-
-
 def make_veth(
     host: rt.Route,
     netns: Netns,
@@ -108,15 +82,15 @@ def make_veth(
     """Make a veth pair from the host into a namespace, the far end up; `plug` brings the near end to a bridge."""
     mac = mac or random_mac()
     host.run(rt.add_veth(name, peer_name=inner_name, peer_netns_fd=netns.fd, peer_address=mac, mtu=mtu))
-    near = host.link(name)
     far = netns.route.link(inner_name)
-    if near is None or far is None:
-        raise OSError(errno.ENODEV, f"veth {name} vanished")
+    if far is None:
+        raise OSError(errno.ENODEV, f"{inner_name} vanished")
+    index = socket.if_nametoindex(name)
     # A bridge port needs no IPv6 address, and the kernel no duplicate address detection.  Asked for before
     # "up", which is when the kernel would make the address.
-    host.run(rt.set_link(near.index, addr_gen_none=True), ignore=(errno.EAFNOSUPPORT,))
+    host.run(rt.set_link(index, addr_gen_none=True), ignore=(errno.EAFNOSUPPORT,))
     netns.route.run(rt.set_link(far.index, up=True))
-    return Veth(name=name, index=near.index, inner_index=far.index, mac=mac, mtu=mtu)
+    return Veth(name=name, index=index, inner_index=far.index, mac=mac, mtu=mtu)
 
 
 def plug(host: rt.Route, netns: Netns, veth: Veth, *, bridge_index: int, mtu: int, isolated: bool) -> None:

@@ -14,8 +14,8 @@ from satsuma.linux.netlink import NETLINK_ROUTE
 from satsuma.network.firewall import Firewall, PortRule
 from satsuma.network.host import Host
 from satsuma.network.model import EndpointInfo, PortSpec, Sandbox
-from satsuma.network.netns import open_sockets
-from satsuma.network.pool import Netns, Veth
+from satsuma.network.netns import Netns, open_sockets
+from satsuma.network.pool import Veth
 from satsuma.network.ports import Binding, PortAllocator
 from satsuma.network.registry import Registry
 from satsuma.network.sandbox import Attachment, Live

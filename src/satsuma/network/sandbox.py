@@ -17,6 +17,7 @@ from satsuma.network.host import Host, format_mac
 from satsuma.network.ipam import AddressPool
 from satsuma.network.model import EndpointInfo, NetworkRecord, PortSpec, Sandbox
 from satsuma.network.nameport import NameSockets
+from satsuma.network.netns import Netns
 from satsuma.network.plan import (
     IPVLAN_FLAGS,
     IPVLAN_MODES,
@@ -24,7 +25,7 @@ from satsuma.network.plan import (
     BridgeConfig,
     parse_mac,
 )
-from satsuma.network.pool import Netns, Veth, make_veth, plug
+from satsuma.network.pool import Veth, make_veth, plug
 from satsuma.network.ports import Binding
 
 

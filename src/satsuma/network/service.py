@@ -56,7 +56,7 @@ class NetworkService:
     Args:
         collection: the database's "networks".
         options: the daemon's flags.
-        make_netns: makes a network namespace with loopback up, and a NETLINK_ROUTE socket inside it.
+        make_netns: makes a network namespace; tests may give another.
     """
 
     def __init__(

@@ -13,14 +13,13 @@ from satsuma.linux import rtnetlink as rt
 from satsuma.network.host import Host
 from satsuma.network.model import NetworkOptions
 from satsuma.network.nameport import open_name_sockets
+from satsuma.network.netns import Netns
 from satsuma.network.pool import (
     Graveyard,
     MakeNetns,
-    Netns,
     Prepared,
     SandboxPool,
     make_veth,
-    open_netns,
     plug,
 )
 from satsuma.network.registry import KernelThread, Registry
@@ -90,7 +89,7 @@ class Stock:
 
     async def bare(self) -> Netns:
         """Return a namespace with loopback only."""
-        return await open_netns(self._make_netns)
+        return await self._make_netns()
 
     def new_veth_name(self) -> str:
         """Return a name for a veth; its beginning tells whose it is."""

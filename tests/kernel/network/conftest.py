@@ -42,7 +42,7 @@ def rows() -> Rows:
 async def service(
     namespaces: Namespaces, options: NetworkOptions, rows: Rows
 ) -> AsyncIterator[NetworkService]:
-    made = new_service(rows, namespaces, options)
+    made = new_service(rows, options)
     await made.open()
     await made.recover({}, lambda container_id: None)
     yield made

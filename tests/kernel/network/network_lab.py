@@ -16,6 +16,7 @@ from satsuma.linux import nftables as nft
 from satsuma.linux import rtnetlink as rt
 from satsuma.linux.nfnetlink import Netfilter
 from satsuma.network import NetworkOptions, NetworkService
+from satsuma.network.netns import make_netns
 
 T = TypeVar("T")
 CLONE_NEWNET = 0x40000000
@@ -37,20 +38,12 @@ class Namespaces:
         if _libc.setns(fd, CLONE_NEWNET):
             raise OSError(ctypes.get_errno(), "setns")
 
-    def _make(self) -> tuple[int, int]:
-        if _libc.unshare(CLONE_NEWNET):
-            raise OSError(ctypes.get_errno(), "unshare")
-        try:
-            fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-            sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
-            with rt.Route() as route:
-                route.run(rt.set_link(1, up=True))
-            return fd, sock.detach()
-        finally:
-            self._setns(self._home)
-
     async def make(self) -> tuple[int, int]:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._make)
+        """Make a namespace: its descriptor, and a NETLINK_ROUTE socket inside."""
+        made = await make_netns()
+        sock = os.dup(made.route.socket.fileno())
+        made.route.close()
+        return made.fd, sock
 
     def run(self, netns_fd: int, fn: Callable[[], T]) -> T:
         """Run *fn* inside a namespace."""
@@ -147,8 +140,8 @@ async def settled(service: NetworkService) -> set[str]:
     return left_of(service)
 
 
-def new_service(rows: Rows, namespaces: Namespaces, options: NetworkOptions) -> NetworkService:
-    return NetworkService(rows, make_netns=namespaces.make, options=options)
+def new_service(rows: Rows, options: NetworkOptions) -> NetworkService:
+    return NetworkService(rows, options=options)
 
 
 def nft_list(table: str) -> str:
