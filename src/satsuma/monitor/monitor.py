@@ -287,6 +287,7 @@ class Monitor:
             self._finished = ExitStatus(exit_code(status), self._backend.oom_killed(), finished_at_ns)
             self._end_when_complete()
 
+        self._loop.call_later(LINGER, self._give_up)
         self._init.ended(status, complete)
         self._loop.call_later(SESSION_GRACE, self._end)
 
@@ -300,9 +301,16 @@ class Monitor:
         if self._finished is None:
             self._loop.call_later(SESSION_GRACE, self._end)
             return
-        self._exit = self._finished
-        state.write_exit(self._exit_path, self._exit)
+        try:
+            state.write_exit(self._exit_path, self._finished)
+        except OSError:
+            report()
+            if not self._control.connections:
+                # A full disk, and nobody to tell: the exit code is kept here until one of the two changes.
+                self._loop.call_later(SESSION_GRACE, self._end)
+                return
         failpoint("monitor.exit_written")
+        self._exit = self._finished
         # A restart of the container may follow at once: it must find neither our cgroup nor our socket.
         self._control.stop_listening()
         try:
@@ -313,8 +321,13 @@ class Monitor:
         os.close(self._lock_fd)
         failpoint("monitor.removed")
         self._control.broadcast({"event": "exit", **self._exit._asdict()})
-        state.sync_exit(self._exit_path)
         self._linger(int(LINGER / LINGER_STEP))
+        state.sync_exit(self._exit_path)
+
+    def _give_up(self) -> None:
+        """End as a killed monitor would: better than to say for ever that the container runs."""
+        if self._finished is None:
+            os._exit(70)
 
     def _linger(self, rounds: int) -> None:
         if not rounds or (self._control.idle and not self._stdio.clients):

@@ -15,8 +15,9 @@ import monitor_host
 import pytest
 from monitor_host import joined
 
+from satsuma.base import errors
 from satsuma.linux import pidfd, seccomp
-from satsuma.linux.cgroup import layout
+from satsuma.linux.cgroup import Cgroup, layout
 from satsuma.monitor import client
 from satsuma.runtime import default_spec
 
@@ -175,6 +176,33 @@ async def test_exec_with_a_terminal(engine):
     assert b"/dev/pts/" in text
     assert b"20 70" in text
     assert await monitor.exec_wait("e1") == 0
+
+
+async def test_frozen_container_does_not_hold_up_its_monitor(engine):
+    monitor = await launch(engine, "sleep", "1000")
+    cgroup = Cgroup("", dirs=monitor.cgroup)
+    await asyncio.to_thread(cgroup.freeze)
+    session = asyncio.ensure_future(monitor.exec(client.ExecSpec(exec_id="e1", process=process("true"))))
+    await asyncio.sleep(0.1)
+    assert not session.done()
+    async with asyncio.timeout(5):
+        assert (await monitor.status())["execs"] == {}
+        cgroup.thaw()
+        assert await session > 0
+        assert await monitor.exec_wait("e1") == 0
+
+
+async def test_container_that_ends_takes_a_starting_session_with_it(engine):
+    monitor = await launch(engine, "sleep", "1000")
+    cgroup = Cgroup("", dirs=monitor.cgroup)
+    await asyncio.to_thread(cgroup.freeze)
+    session = asyncio.ensure_future(monitor.exec(client.ExecSpec(exec_id="e1", process=process("true"))))
+    await asyncio.sleep(0.05)
+    await monitor.kill_all()
+    async with asyncio.timeout(5):
+        assert (await monitor.wait()).exit_code == 137
+        with pytest.raises((client.LaunchError, errors.Conflict)):
+            await session
 
 
 async def test_out_of_memory_is_recorded(engine):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 
 import pytest
@@ -326,3 +327,26 @@ async def test_frames_follow_the_reads(host):
     )
     peer.sent()
     assert frames(await peer.read_all()) == [(1, b"a"), (1, b"b"), (1, b"c")]
+
+
+async def test_exit_record_that_cannot_be_written_is_still_told(host):
+    monitor = await host.launch("sh", "-c", "read x; exit 6", open_stdin=True)
+    shutil.rmtree(f"{host.root}/{1:064x}")
+    await monitor.close_stdin()
+    assert (await monitor.wait()).exit_code == 6
+    os.unlink(f"{host.exec_root}/monitor.log")
+
+
+async def test_exit_code_waits_for_room_when_there_is_no_daemon(host):
+    monitor = await host.launch("sh", "-c", "read x; exit 6", open_stdin=True)
+    directory = f"{host.root}/{1:064x}"
+    os.rename(directory, directory + ".away")
+    await monitor.close_stdin()
+    monitor.close()
+    await asyncio.sleep(0.3)
+    os.rename(directory + ".away", directory)
+    again = await client.reconnect(host.exec_root, monitor.container_id, f"{directory}/exit.json")
+    if again is not None:
+        assert (await again.wait()).exit_code == 6
+    assert client.read_exit(f"{directory}/exit.json").exit_code == 6
+    os.unlink(f"{host.exec_root}/monitor.log")
