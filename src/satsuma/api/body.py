@@ -86,7 +86,7 @@ class RequestBody:
         self._send_continue()
         self._file = _BodyFile(asyncio.get_running_loop(), self.arrived)
         self.arrived()
-        return io.BufferedReader(self._file, LOW_WATER)
+        return _BufferedBody(self._file, LOW_WATER)
 
     def arrived(self) -> None:
         """Take note that the parser has more, or that the reader has room (called on the loop)."""
@@ -141,6 +141,19 @@ class RequestBody:
             self._expects_continue = False
             if not self._connection.body_done:
                 self._connection.send_continue()
+
+
+class _BufferedBody(io.BufferedReader):
+    """The file that readers get."""
+
+    def close(self) -> None:
+        """Close at once, also while another thread waits in `read`."""
+        # A reader holds the buffer's lock while it waits for the client; waiting for that lock on the event
+        # loop would be waiting for ourselves.
+        raw = self.raw
+        assert isinstance(raw, _BodyFile)
+        raw.finish("request is over")
+        super().close()
 
 
 class _BodyFile(io.RawIOBase):

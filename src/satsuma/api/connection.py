@@ -10,6 +10,7 @@ the request's body is read and dropped → idle.  Requests that the client sends
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from typing import TYPE_CHECKING
@@ -26,6 +27,8 @@ from satsuma.wire.http import Request as Head
 if TYPE_CHECKING:
     from satsuma.api.application import Application
     from satsuma.api.request import Request
+
+_log = logging.getLogger("satsuma.api")
 
 HIGH_WATER = 1 << 18
 """Bytes that may wait in the parser before the socket is left alone."""
@@ -188,6 +191,11 @@ class Connection(asyncio.Protocol):
             self._flush()
             if self._transport is not None:
                 self._transport.close()
+            return
+        except Exception:
+            _log.exception("cannot answer %s %s", request.method, request.path)
+            self._task = None
+            self.abort()
             return
         self._task = None
         self._finish()

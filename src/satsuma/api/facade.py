@@ -169,7 +169,7 @@ class System(Protocol):
 
 
 class Builds(Protocol):
-    def build(self, options: BuildOptions, context: BinaryIO) -> AsyncIterator[Json]: ...
+    def build(self, options: BuildOptions, context: BinaryIO | None) -> AsyncIterator[Json]: ...
     async def prune(
         self,
         *,

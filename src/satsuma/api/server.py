@@ -94,8 +94,6 @@ async def serve(
         for sock in sockets:
             sock.close()
         raise
-    for host in parsed:
-        _log.info("API listen on %s", host.address if host.kind == "unix" else host)
     return Server(app, servers, parsed)
 
 

@@ -279,6 +279,9 @@ class Builds:
 
     async def build(self, options: Any, context: Any) -> Any:
         self.engine.calls.append(("build", options))
+        if context is None:
+            yield {"stream": "no context\n"}
+            return
         data = await asyncio.get_running_loop().run_in_executor(None, context.read)
         yield {"stream": f"context {len(data)}\n"}
         yield {"aux": {"ID": "sha256:" + ID}}

@@ -237,6 +237,20 @@ async def test_chunked_upload_reaches_a_thread(site):
     assert (await client.ask("GET", "/_ping"))[2] == b"OK"
 
 
+async def test_shutdown_frees_a_thread_that_waits_for_a_body(site):
+    client = await site.connect()
+    await client.send(b"POST /images/load HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc")
+    await asyncio.sleep(0.05)
+    await asyncio.wait_for(site.server.close(grace=0.1), 2)
+    assert not [call for call in site.engine.calls if call[0] == "load"]
+
+
+async def test_build_from_a_url_gets_no_context(site):
+    client = await site.connect()
+    _, _, body = await client.ask("POST", "/build?remote=http%3A%2F%2Fx%2Fy")
+    assert body.startswith(b'{"stream":"no context\\n"}\r\n')
+
+
 async def test_cut_upload_fails_in_the_thread(site):
     client = await site.connect()
     await client.send(b"POST /images/load HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc")

@@ -5,6 +5,7 @@ Source: Docker Engine API v1.51 "Image" (build); moby v28.5.2 api/server/router/
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,7 @@ async def build(engine: Engine, request: Request) -> Answer:
 
 async def _build(engine: Engine, request: Request, options: BuildOptions) -> AsyncIterator[Json]:
     want_aux = request.version >= (1, 30)
-    with request.body.file() as context:
+    with contextlib.nullcontext() if options.remote else request.body.file() as context:
         lines = engine.builder.build(options, context)
         try:
             async for line in lines:

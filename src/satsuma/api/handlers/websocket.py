@@ -10,6 +10,7 @@ Source: RFC 6455; moby v28.5.2 api/server/router/container `wsContainersAttach`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from typing import TYPE_CHECKING
 
@@ -114,4 +115,5 @@ class _Session:
         except (OSError, websocket.ProtocolError):
             return
         finally:
-            inner.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(OSError):
+                inner.shutdown(socket.SHUT_WR)
