@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from satsuma.base.clock import now_ns
-from satsuma.base.errors import InvalidParameter, NotFound
+from satsuma.base.errors import EngineError, InvalidParameter, NotFound
 from satsuma.base.failpoints import failpoint
-from satsuma.base.ids import Digest, ImageId, is_digest, is_hex_id, sha256_digest
+from satsuma.base.ids import ChainId, Digest, ImageId, is_digest, is_hex_id, sha256_digest
 from satsuma.image.model import Image, ImageRow, TagRow, encode_row
 from satsuma.spec.image import ImageConfig, chain_ids, parse_config
 from satsuma.store import Layer, Store
@@ -51,11 +51,28 @@ class Catalog:
         self._refs: dict[str, tuple[Reference, str]] = {}
         self._by_image: dict[str, set[str]] = {}
         self._children: dict[str, set[str]] = {}
-        for row in self._images.all():
-            self._remember(row.id, msgspec.msgpack.decode(row.doc, type=ImageRow))
-        for row in self._tags.all():
-            self._remember_tag(row.id, msgspec.msgpack.decode(row.doc, type=TagRow).image_id)
+        self.damaged: list[str] = []
+        """Ids and names whose rows do not decode; nothing is swept while there are any."""
+        self._load()
         self._drop_lost()
+
+    def _load(self) -> None:
+        for row in self._images.all():
+            try:
+                image = msgspec.msgpack.decode(row.doc, type=ImageRow)
+                self._configs[row.id] = parse_config(image.config)
+            except (msgspec.DecodeError, EngineError) as error:
+                # One bad row must not keep the engine from starting.
+                _log.error("image %s cannot be read from the database: %s", row.id, error)
+                self.damaged.append(row.id)
+                continue
+            self._remember(row.id, image)
+        for row in self._tags.all():
+            try:
+                self._remember_tag(row.id, msgspec.msgpack.decode(row.doc, type=TagRow).image_id)
+            except (msgspec.DecodeError, EngineError) as error:
+                _log.error("name %s cannot be read from the database: %s", row.id, error)
+                self.damaged.append(row.id)
 
     def _drop_lost(self) -> None:
         """Forget images that were made in the last moments before a power failure, with half of their content."""
@@ -170,12 +187,14 @@ class Catalog:
 
     # Writing
 
-    def add(self, config_raw: bytes, *, parent: str = "") -> Image:
+    def add(self, config_raw: bytes, *, parent: str = "", pinned: Sequence[ChainId] = ()) -> Image:
         """Register an image whose layers are here; nothing happens if it is known already.
 
         A power failure within the next seconds may undo it, cleanly; with its first tag it is there to stay.  So
         the steps of a build do not wait for the disk.
 
+        Args:
+            pinned: layers whose pins the image's row takes over; on failure they stay pinned.
         Raises:
             InvalidParameter: not a sound config, or a layer is missing.
         Crash: layers first, row second.
@@ -191,7 +210,7 @@ class Catalog:
         with self.lock:
             known = self.find(image_id)
             if known is not None:
-                self.store.layers.unpin(chain)
+                self.store.layers.unpin(pinned)
                 return known
             if parent and parent not in self._rows:
                 parent = ""
@@ -205,7 +224,7 @@ class Catalog:
             self._configs[image_id] = config
             self._remember(image_id, row)
             # Order: the row keeps them from now on.
-            self.store.layers.unpin(chain)
+            self.store.layers.unpin(pinned)
             self.store.trash.later(lambda: self.settle(image_id))
             return self.get(image_id)
 
@@ -273,6 +292,8 @@ class Catalog:
         # The lock: an image that is being added has its row before its layers lose their pins, so nobody may
         # come between the look at the rows and the sweep.
         with self.lock:
+            if self.damaged:
+                return []  # their layers are unknown, and may be all that can be saved of them
             return self.store.sweep(self.roots())
 
     def roots(self) -> set[str]:

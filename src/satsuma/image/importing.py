@@ -56,12 +56,13 @@ def import_tar(
     )
     try:
         raw = next_config(None, [layer], config, [entry], created_ns=created)
-        image = catalog.add(raw)
+        image = catalog.add(raw, pinned=[layer.chain_id])
     except BaseException:
         store.layers.unpin([layer.chain_id])
         raise
     if ref is not None:
         catalog.tag(image.id, ref)
         image = catalog.get(image.id)
+        catalog.emit("tag", image, ref.familiar())
     catalog.emit("import", image, image.id)
     return image

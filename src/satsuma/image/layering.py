@@ -196,4 +196,8 @@ def create_from(
 ) -> Image:
     """Register the image of `next_config`."""
     raw = next_config(parent, layers, config, history, **more)
-    return catalog.add(raw, parent=parent.id if parent is not None and link_parent else "")
+    return catalog.add(
+        raw,
+        parent=parent.id if parent is not None and link_parent else "",
+        pinned=[layer.chain_id for layer in layers],
+    )

@@ -167,7 +167,7 @@ class _Loader:
             for diff_id, name in zip(config.rootfs.diff_ids, archived.layers, strict=True):
                 parent = self._layer(parent, Digest(diff_id), name).chain_id
                 pinned.append(parent)
-            image = self._catalog.add(raw)
+            image = self._catalog.add(raw, pinned=pinned)
         except BaseException:
             self._store.layers.unpin(pinned)
             self._catalog.sweep()

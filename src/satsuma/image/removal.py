@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from satsuma.base.errors import Conflict
-from satsuma.base.ids import ImageId, short_id
+from satsuma.base.ids import ImageId, is_digest, is_hex_id, short_id
 from satsuma.image.catalog import Catalog, NoSuchImage
 from satsuma.image.model import Image
 from satsuma.wire import reference
@@ -63,7 +63,7 @@ class Removal:
         """
         image = self._catalog.resolve(text)
         refs = self._catalog.references(image.id)
-        by_id = image.id.startswith(text) or image.id[7:].startswith(text)
+        by_id = self._means_id(image, text)
         untagged = False
         if not by_id:
             if not force and is_single_reference(refs) and (users := self._usage.containers(image.id)):
@@ -79,6 +79,14 @@ class Removal:
             for ref in refs:
                 self._untag(image, ref)
         self._delete(image, force=force, prune=prune, quiet=untagged)
+
+    def _means_id(self, image: Image, text: str) -> bool:
+        if not image.id.startswith(text) and not image.id[7:].startswith(text):
+            return False
+        if is_digest(text) or is_hex_id(text):
+            return True
+        # A name may look like the beginning of an id; then it is the name that was meant.
+        return self._catalog.lookup(reference.parse(text).with_default_tag()) != image.id
 
     def _untag_one(self, image: Image, ref: Reference) -> bool:
         """Remove one reference, and the digests of its repository with the last tag; True if others remain."""

@@ -6,10 +6,11 @@ may be called from any thread; streams are iterators and objects with `read`.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from satsuma.base.errors import InvalidParameter
+from satsuma.base.errors import InvalidParameter, System
 from satsuma.base.ids import ChainId, ImageId
 from satsuma.image import layering, present
 from satsuma.image.archive import Stream
@@ -26,6 +27,17 @@ from satsuma.spec.image import History
 from satsuma.store import Finding, Layer, Store
 from satsuma.wire import reference
 from satsuma.wire.reference import Reference
+
+
+@contextlib.contextmanager
+def _host_errors(what: str) -> Iterator[None]:
+    """Turn what the host's kernel refused into the engine's words, once."""
+    try:
+        yield
+    except OSError as error:
+        where = f" {error.filename}" if isinstance(error.filename, str) else ""
+        raise System(f"{what}:{where} {(error.strerror or str(error)).lower()}") from error
+
 
 # Inside of the class `list` is the method.
 _Objects = list[dict[str, Any]]
@@ -48,7 +60,8 @@ class ImageService:
         self.catalog = Catalog(store, listener)
         # What a crash left: layers that no image, container or lease needs, and blobs without a layer.
         self.catalog.sweep()
-        store.sweep_blobs()
+        if not self.catalog.damaged:
+            store.sweep_blobs()
 
     # Finding
 
@@ -163,7 +176,8 @@ class ImageService:
 
     def load(self, stream: Stream, progress: Progress) -> Sequence[Image]:
         """Register the images of an archive; *progress* gets Docker's JSON messages."""
-        return load(self.catalog, stream, progress)
+        with _host_errors("load image"):
+            return load(self.catalog, stream, progress)
 
     def save(self, names: Sequence[str]) -> Iterator[bytes]:
         """Yield an archive of images in the format of Docker 28; the names are checked at once."""
@@ -176,7 +190,8 @@ class ImageService:
         name = reference.parse(ref).with_default_tag() if ref else None
         if name is not None and name.digest:
             raise InvalidParameter("cannot import digest reference")
-        return import_tar(self.catalog, stream, name, changes, message, **more)
+        with _host_errors("import image"):
+            return import_tar(self.catalog, stream, name, changes, message, **more)
 
     def export_root(self, root: Root) -> Iterator[bytes]:
         """Yield the tar of a merged tree, as `docker export` does."""
@@ -184,13 +199,15 @@ class ImageService:
 
     # Making
 
-    def create(self, config_raw: bytes, *, parent: str = "") -> Image:
+    def create(self, config_raw: bytes, *, parent: str = "", layers: Sequence[Layer] = ()) -> Image:
         """Register an image whose layers are all here; idempotent.
 
+        Args:
+            layers: those of them that are fresh, whose pins the image takes over.
         Raises:
             InvalidParameter: not a sound config, or a layer is missing.
         """
-        return self.catalog.add(config_raw, parent=parent)
+        return self.catalog.add(config_raw, parent=parent, pinned=[layer.chain_id for layer in layers])
 
     def commit_layer(
         self, upper: str, parent_chain: Sequence[ChainId] | ChainId | None, *, move: bool = False
@@ -209,7 +226,8 @@ class ImageService:
             parent: ChainId | None = parent_chain
         else:
             parent = parent_chain[-1] if parent_chain else None
-        return layering.commit_layer(self.store, upper, parent, move=move)
+        with _host_errors("commit layer"):
+            return layering.commit_layer(self.store, upper, parent, move=move)
 
     def create_from(
         self,
@@ -252,13 +270,16 @@ class ImageService:
             InvalidParameter: an unknown name.
             Unavailable: a program that is needed is not installed; the message names its package.
         """
-        return bootstrap(self.catalog, name, progress)
+        with _host_errors(f"bootstrap {name}"):
+            return bootstrap(self.catalog, name, progress)
 
     # Health
 
     def check(self, *, deep: bool = False) -> Sequence[Finding]:
         """Verify that every image has its layers; with *deep* recompute each layer's digest (slow)."""
-        findings = []
+        findings = [
+            Finding("loss", f"image {name}", "the record is damaged") for name in self.catalog.damaged
+        ]
         for image_id in self.catalog.ids():
             image = self.catalog.get(image_id)
             for chain_id in image.chain_ids:

@@ -167,9 +167,11 @@ class Database:
             # The level counts at COMMIT, but SQLite refuses to change it inside a transaction: the writer
             # stays at NORMAL, and a durable commit is followed by a sync of the WAL.
             self._writer.execute("COMMIT")
-        except BaseException:
+        except BaseException as error:
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
+            if isinstance(error, sqlite3.OperationalError):
+                raise System(f"database: {error}") from error
             raise
         if durable:
             self.sync()
@@ -207,9 +209,13 @@ class Database:
 
         Raises:
             sqlite3.IntegrityError: a key or a name exists already.
+            System: the disk is full or broken.
         """
         with self.transaction(durable=durable):
-            return self._writer.execute(sql, parameters).rowcount
+            try:
+                return self._writer.execute(sql, parameters).rowcount
+            except sqlite3.OperationalError as error:
+                raise System(f"database: {error}") from error
 
     def check(self) -> list[str]:
         """Return SQLite's own complaints about the file; empty when it is sound."""

@@ -162,7 +162,7 @@ class Layers:
                     self._store(msgspec.structs.replace(current, boot=""), durable=False)
 
     def pin(self, chain: Iterable[ChainId]) -> None:
-        """Keep these layers, until as many calls of `unpin`, whoever else needs them."""
+        """Keep these layers, until as many calls of `unpin` with them, whoever else needs them."""
         with self.lock:
             for chain_id in chain:
                 self._pins[chain_id] = self._pins.get(chain_id, 0) + 1

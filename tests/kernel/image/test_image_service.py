@@ -13,8 +13,9 @@ import tarfile
 import pytest
 from backports import zstd
 
-from satsuma.base.errors import Conflict, DataLoss, InvalidParameter, NotFound
+from satsuma.base.errors import Conflict, DataLoss, InvalidParameter, NotFound, System, Unavailable
 from satsuma.image import ImageService, layer_tar, tar_path, untar
+from satsuma.linux import mount
 from satsuma.linux.root import Root
 from satsuma.spec.image import EMPTY_DIFF_ID, History
 from satsuma.store import Store, check
@@ -358,7 +359,7 @@ def test_changed_blob_or_config_is_refused(images, base):
     for name in (f"blobs/sha256/{base.id[7:]}", f"blobs/sha256/{base.diff_ids[0][7:]}"):
         changed = {**files, name: files[name].replace(b"1", b"2")}
         assert changed[name] != files[name]
-        with pytest.raises(InvalidParameter, match="digest|diffID"):
+        with pytest.raises(InvalidParameter, match=r"digest|diffID"):
             images.load(io.BytesIO(tar_of(changed)), quiet)
     assert images.list() == []
 
@@ -417,7 +418,7 @@ def test_resolve_takes_ids_prefixes_and_names(images, base):
     for text in ("nope", "base:2", "0" * 64):
         with pytest.raises(NotFound):
             images.resolve(text)
-    with pytest.raises(NotFound, match="^No such image: nope:latest$"):
+    with pytest.raises(NotFound, match=r"^No such image: nope:latest$"):
         images.resolve("nope")
     with pytest.raises(NotFound, match="^No such image: sha256:" + "0" * 64 + "$"):
         images.resolve("0" * 64)
@@ -693,6 +694,107 @@ def test_copy_out_and_in(images, base, tmp_path):
 
 
 # Damage
+
+
+def test_damaged_row_does_not_stop_the_engine_nor_cost_its_layers(tmp_path):
+    path = str(tmp_path / "root")
+    store = Store.open(path, collect=False)
+    images = ImageService(store)
+    bad = images.import_tar(io.BytesIO(tar_of(BASE)), "bad")
+    images.import_tar(io.BytesIO(tar_of({"x": b"x"})), "good")
+    store.db.collection("images").update(bad.id, b"garbage")
+    store.close()
+    store = Store.open(path, collect=False)
+    images = ImageService(store)
+    assert images.resolve("good")
+    with pytest.raises(NotFound):
+        images.resolve("bad")
+    images.remove("good")
+    assert store.layers.find(bad.chain_ids[0]) is not None
+    assert [f.subject for f in images.check()] == [f"image {bad.id}"]
+    store.close()
+
+
+def test_full_disk_is_a_clean_error_and_rmi_still_works(tmp_path):
+    fd = mount.create("tmpfs", [("size", "6m")])
+    mount.move_mount_path(fd, str(tmp_path))
+    os.close(fd)
+    store = Store.open(str(tmp_path / "root"), collect=False)
+    images = ImageService(store)
+    try:
+        images.import_tar(io.BytesIO(tar_of({"a": b"a" * 1_000_000})), "small")
+        with pytest.raises(System, match=r"no space left"):
+            images.import_tar(io.BytesIO(tar_of({"b": b"b" * 9_000_000})), "big")
+        with pytest.raises(System, match=r"no space left"):
+            images.import_tar(io.BytesIO(tar_of({"b": b"b" * 2_800_000})), "unpacked")
+        store.trash.empty()
+        assert check(store) == []
+        assert [image.repo_tags for image in images.list()] == [("small:latest",)]
+        images.remove("small")
+        store.trash.empty()
+        assert check(store) == []
+        images.import_tar(io.BytesIO(tar_of({"a": b"a" * 1_000_000})), "again")
+    finally:
+        store.close()
+        mount.umount(str(tmp_path))
+
+
+def test_name_that_looks_like_an_id_is_the_name(images, base):
+    images.tag("base", base.id[7:10])
+    assert images.remove(base.id[7:10]) == [{"Untagged": f"{base.id[7:10]}:latest"}]
+
+
+def test_layer_being_saved_is_kept(images, base):
+    stream = images.save(["base"])
+    next(stream)
+    images.remove("base")
+    images.store.trash.empty()
+    assert b"".join(stream)
+    images.store.sweep(images.catalog.roots())
+
+
+# Base images
+
+
+def test_busybox(images):
+    messages = []
+    image = images.bootstrap("busybox", messages.append)
+    assert image.repo_tags == ("busybox:latest",)
+    assert image.config.config["Cmd"] == ["sh"]
+    assert "Status: Built busybox:latest" in messages[-1]["status"]
+    with images.store.snapshots.view(image.chain_ids) as root:
+        assert root.stat("bin/sh").st_ino == root.stat("bin/busybox").st_ino
+        assert root.stat("tmp").st_mode & 0o7777 == 0o1777
+        assert root.read_file("etc/passwd").startswith(b"root:x:0:0:root:/root:/bin/sh\n")
+        assert root.stat("usr/bin/env").st_ino == root.stat("bin/busybox").st_ino
+    assert images.bootstrap("busybox:latest", quiet).id == image.id
+    assert os.listdir(f"{images.store.data_root}/tmp") == []
+
+
+def test_base_images_that_cannot_be_made(images, monkeypatch):
+    for name in ("alpine", "debian:bookworm-20250101", f"busybox@sha256:{'a' * 64}"):
+        with pytest.raises(InvalidParameter, match="cannot bootstrap"):
+            images.bootstrap(name, quiet)
+    monkeypatch.setattr("satsuma.image.bootstrap.run._PATH", "/nonexistent")
+    with pytest.raises(Unavailable, match="debootstrap is not installed on this host"):
+        images.bootstrap("debian:bookworm-slim", quiet)
+    assert os.listdir(f"{images.store.data_root}/tmp") == []
+
+
+def test_failing_debootstrap_leaves_nothing(images, tmp_path, monkeypatch):
+    fake = tmp_path / "bin"
+    fake.mkdir()
+    script = fake / "debootstrap"
+    script.write_text(
+        "#!/bin/sh\nmkdir -p $4/deep; mount -t tmpfs none $4/deep; echo 'E: it broke'; exit 3\n"
+    )
+    script.chmod(0o755)
+    monkeypatch.setattr("satsuma.image.bootstrap.run._PATH", f"{fake}:/usr/sbin:/usr/bin:/sbin:/bin")
+    with pytest.raises(System, match="debootstrap failed with status 3: E: it broke"):
+        images.bootstrap("debian:bookworm", quiet)
+    assert os.listdir(f"{images.store.data_root}/tmp") == []
+    with open("/proc/self/mountinfo") as mounts:
+        assert images.store.data_root not in mounts.read()
 
 
 def test_image_of_the_last_moment_is_lost_cleanly_and_a_named_one_stays(tmp_path):

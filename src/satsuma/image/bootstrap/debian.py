@@ -127,6 +127,7 @@ def _debootstrap(
         ],
         cwd=os.path.dirname(rootfs),
         line=line,
+        name="debootstrap",
     )
 
 

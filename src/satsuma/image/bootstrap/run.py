@@ -54,11 +54,15 @@ def program(name: str, package: str, why: str) -> str:
     return found
 
 
-def run(argv: Sequence[str], *, cwd: str, line: Callable[[str], None] = lambda text: None) -> str:
+def run(
+    argv: Sequence[str], *, cwd: str, line: Callable[[str], None] = lambda text: None, name: str = ""
+) -> str:
     """Run a program to its end, hand on its lines, and return its last ones.
 
     A process group of its own is killed when the caller is interrupted, so that nothing goes on below *cwd*.
 
+    Args:
+        name: what a failure calls it, if it is not the first word.
     Raises:
         System: it failed.
     """
@@ -84,5 +88,7 @@ def run(argv: Sequence[str], *, cwd: str, line: Callable[[str], None] = lambda t
             os.killpg(process.pid, 9)
             raise
     if status != 0:
-        raise System(f"{os.path.basename(argv[0])} failed with status {status}: {' | '.join(tail)[-1500:]}")
+        raise System(
+            f"{name or os.path.basename(argv[0])} failed with status {status}: {' | '.join(tail)[-1500:]}"
+        )
     return "\n".join(tail)
