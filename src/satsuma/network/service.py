@@ -4,8 +4,7 @@
     recover    live containers of an earlier daemon; left-overs go; the pool starts
     allocate   a sandbox for a container that starts: namespace, interfaces, addresses, published ports
     release    the end of it
-    close      stop; live containers keep their network
-    teardown   nothing of the engine stays on the host, unless containers are alive
+    close      stop; live containers keep their network, without any nothing stays on the host
 
 One task per container at a time (the engine holds the container's lock); any number of containers at once.
 """
@@ -157,11 +156,17 @@ class NetworkService:
         )
         self._firewall.let_through(self.registry.bridges())
 
-    async def close(self) -> None:
-        """Stop.  Live containers keep their namespaces, addresses and ports; the prepared ones go."""
+    async def close(self) -> bool:
+        """Stop.  Live containers keep everything they have; without any, nothing of the engine stays on the host.
+
+        Returns: whether bridges and firewall table were removed.
+        """
         await self._watch.stop()
         await self.stock.stop()
         self._dns.close()
+        alone = not self._live
+        if alone:
+            await self._kernel.run(self._remove_all)
         for live in self._live.values():
             live.sandbox.close_hold_fds()
             if live.netns is not None:
@@ -171,21 +176,12 @@ class NetworkService:
         self._kernel.close()
         self._firewall.close()
         self._host.close()
-
-    async def teardown(self) -> bool:
-        """Remove bridges and firewall table, if no container is alive; then `close`.
-
-        Returns: whether they were removed.
-        """
-        alone = not self._live
-        if alone:
-            await self._watch.stop()
-            await self.stock.stop()
-            await self._kernel.run(self._firewall.let_through, ())
-            await self._kernel.run(self.registry.delete_bridges)
-            await self._kernel.run(self._firewall.delete)
-        await self.close()
         return alone
+
+    def _remove_all(self) -> None:
+        self._firewall.let_through(())
+        self.registry.delete_bridges()
+        self._firewall.delete()
 
     # Networks.
 

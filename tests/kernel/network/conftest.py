@@ -48,5 +48,5 @@ async def service(
     yield made
     for container_id in list(made._live):
         await made.release(container_id)
-    assert await made.teardown()
+    assert await made.close()
     assert await settled(made) == set(), "links or the table are left"

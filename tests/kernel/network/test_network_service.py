@@ -6,11 +6,12 @@ import asyncio
 import os
 import socket
 import subprocess
+from dataclasses import replace
 
 import pytest
 from network_lab import Namespaces, Rows, new_service, nft_list, settled
 
-from satsuma.base.errors import Forbidden, InvalidParameter, NotFound, System
+from satsuma.base.errors import Conflict, Forbidden, InvalidParameter, NotFound, System
 from satsuma.base.ids import new_id
 from satsuma.linux import rtnetlink as rt
 from satsuma.network import EndpointSpec, IpamConfig, NetworkOptions, NetworkService, NetworkSpec, PortSpec
@@ -244,32 +245,25 @@ async def test_a_container_leaves_with_the_hosts_address(
 ) -> None:
     """Masquerading, seen by a neighbour of the host that knows no way to the bridge."""
     box = await service.allocate(new_id(), BRIDGE)
-    outside_fd, outside_sock = await namespaces.make()
     assert box.netns_fd is not None
-    with rt.Route() as host, rt.Route(outside_sock) as outside:
-        name = f"stx{os.getpid() % 100000}"
-        host.run(rt.add_veth(name, peer_name="up0", peer_netns_fd=outside_fd))
-        near, far = host.link(name), outside.link("up0")
-        assert near is not None and far is not None
-        host.run(
-            rt.set_link(near.index, up=True), rt.add_addr(near.index, socket.inet_aton("10.214.0.1"), 24)
-        )
-        outside.run(
-            rt.set_link(far.index, up=True), rt.add_addr(far.index, socket.inet_aton("10.214.0.2"), 24)
-        )
-        server = namespaces.serve_tcp(outside_fd, 80, b"outside")
-        try:
-            assert namespaces.tcp_get(box.netns_fd, ("10.214.0.2", 80)) == b"outside 10.214.0.1"
-            # The neighbour cannot walk in, not even with a route to the container's address.
-            outside.run(rt.add_route(far.index, gateway=socket.inet_aton("10.214.0.1")))
-            inner = namespaces.serve_tcp(box.netns_fd, 80, b"inner")
-            with pytest.raises(OSError):
-                namespaces.tcp_get(outside_fd, (box.endpoints["bridge"].ip_address, 80), 0.3)
-            inner.close()
-        finally:
-            server.close()
-            host.run(rt.del_link(near.index))
-            os.close(outside_fd)
+    outside_fd, outside, near = await neighbour(namespaces)
+    server = namespaces.serve_tcp(outside_fd, 80, b"outside")
+    inner = namespaces.serve_tcp(box.netns_fd, 80, b"inner")
+    try:
+        assert namespaces.tcp_get(box.netns_fd, ("10.214.0.2", 80)) == b"outside 10.214.0.1"
+        # The neighbour cannot walk in, not even with a route to the container's address.
+        far = outside.link("up0")
+        assert far is not None
+        outside.run(rt.add_route(far.index, gateway=socket.inet_aton("10.214.0.1")))
+        with pytest.raises(OSError):
+            namespaces.tcp_get(outside_fd, (box.endpoints["bridge"].ip_address, 80), 0.3)
+    finally:
+        inner.close()
+        server.close()
+        outside.close()
+        os.close(outside_fd)
+        with rt.Route() as host:
+            host.run(rt.del_link(near))
 
 
 async def test_static_addresses_aliases_and_mac(service: NetworkService) -> None:
@@ -399,7 +393,7 @@ async def test_recover_after_the_daemon_was_killed(
         os.close(fd)
     for container_id in list(heir._live):
         await heir.release(container_id)
-    assert await heir.teardown()
+    assert await heir.close()
     service._live.clear()
     assert await settled(heir) == set()
 
@@ -524,3 +518,148 @@ async def test_refused_macvlan_networks(service: NetworkService) -> None:
     with pytest.raises(System, match="parent interface nope0 does not exist"):
         await service.create(NetworkSpec(name="x", driver="macvlan", options={"parent": "nope0"}))
     assert [n["Name"] for n in service.list_networks({"type": ["custom"]})] == []
+
+
+async def neighbour(namespaces: Namespaces) -> tuple[int, rt.Route, int]:
+    """Return a namespace that plays a machine beside the host: its fd, its socket, the host's link to it."""
+    fd, sock = await namespaces.make()
+    outside = rt.Route(sock)
+    with rt.Route() as host:
+        name = f"stx{os.getpid() % 100000}"
+        host.run(rt.add_veth(name, peer_name="up0", peer_netns_fd=fd))
+        near, far = host.link(name), outside.link("up0")
+        assert near is not None and far is not None
+        host.run(
+            rt.set_link(near.index, up=True), rt.add_addr(near.index, socket.inet_aton("10.214.0.1"), 24)
+        )
+        outside.run(
+            rt.set_link(far.index, up=True), rt.add_addr(far.index, socket.inet_aton("10.214.0.2"), 24)
+        )
+        return fd, outside, int(near.index)
+
+
+def route_loopback_to(namespaces: Namespaces, netns_fd: int, interface: str, gateway: str) -> None:
+    """Make a namespace send packets to 127.0.0.1 out of an interface, as an attacker would."""
+
+    def inside() -> None:
+        for name in ("all", interface):
+            with open(f"/proc/sys/net/ipv4/conf/{name}/route_localnet", "w") as file:
+                file.write("1")
+        with rt.Route() as route:
+            lo, out = route.link("lo"), route.link(interface)
+            assert lo is not None and out is not None
+            route.run(rt.del_addr(lo.index, socket.inet_aton("127.0.0.1"), 8))
+            destination = socket.inet_aton("127.0.0.1")
+            route.run(
+                rt.add_route(
+                    out.index, gateway=socket.inet_aton(gateway), destination=destination, prefix_length=32
+                )
+            )
+
+    namespaces.run(netns_fd, inside)
+
+
+async def test_loopback_of_the_host_is_out_of_reach(service: NetworkService, namespaces: Namespaces) -> None:
+    """CVE-2020-8558 and moby issue 45610: packets to 127.0.0.1 that come from outside."""
+    port = free_port()
+    spec = PortSpec(port=80, host_ip="127.0.0.1", host_port=str(port))
+    box = await service.allocate(new_id(), BRIDGE, [spec])
+    attacker = await service.allocate(new_id(), BRIDGE)
+    assert box.netns_fd is not None and attacker.netns_fd is not None
+    server = namespaces.serve_tcp(box.netns_fd, 80, b"secret")
+    with socket.socket() as own:  # a service of the host itself
+        own.bind(("127.0.0.1", 0))
+        own.listen()
+        outside_fd, outside, near = await neighbour(namespaces)
+        try:
+            route_loopback_to(namespaces, outside_fd, "up0", "10.214.0.1")
+            route_loopback_to(namespaces, attacker.netns_fd, "eth0", "10.213.0.1")
+            for netns_fd in (outside_fd, attacker.netns_fd):
+                for target in (port, own.getsockname()[1]):
+                    with pytest.raises(OSError):
+                        namespaces.tcp_get(netns_fd, ("127.0.0.1", target), 0.3)
+            assert namespaces.tcp_get(None, ("127.0.0.1", port)).startswith(b"secret")
+        finally:
+            outside.close()
+            os.close(outside_fd)
+            with rt.Route() as host:
+                host.run(rt.del_link(near))
+            server.close()
+
+
+async def test_clients_outside_keep_their_address(service: NetworkService, namespaces: Namespaces) -> None:
+    port = free_port()
+    box = await service.allocate(new_id(), BRIDGE, [PortSpec(port=80, host_port=str(port))])
+    assert box.netns_fd is not None
+    server = namespaces.serve_tcp(box.netns_fd, 80, b"hi")
+    outside_fd, outside, near = await neighbour(namespaces)
+    try:
+        assert namespaces.tcp_get(outside_fd, ("10.214.0.1", port)) == b"hi 10.214.0.2"
+    finally:
+        outside.close()
+        os.close(outside_fd)
+        with rt.Route() as host:
+            host.run(rt.del_link(near))
+        server.close()
+
+
+async def test_nothing_leaks_over_many_containers(service: NetworkService) -> None:
+    await service.create(NetworkSpec(name="own"))
+
+    async def one(network: str) -> None:
+        cid = new_id()
+        await service.allocate(cid, [EndpointSpec(network=network)], [PortSpec(port=80)])
+        await service.release(cid)
+
+    async def count() -> int:
+        await service.stock.fill()
+        return len(os.listdir("/proc/self/fd"))
+
+    await one("bridge")
+    await one("own")
+    before = await count()
+    for _ in range(15):
+        await one("bridge")
+        await one("own")
+    for _ in range(40):  # the sweep of dead links has a socket open now and then
+        if await count() == before:
+            return
+        await asyncio.sleep(0.05)
+    assert await count() == before
+
+
+async def test_a_bridge_of_another_engine_is_not_taken(
+    service: NetworkService, options: NetworkOptions
+) -> None:
+    rival = NetworkService(Rows(), options=replace(options, exec_root=options.exec_root + "/other"))
+    try:
+        with pytest.raises(Conflict, match="belongs to another engine"):
+            await rival.open()
+    finally:
+        await rival.close()
+    assert (await service.allocate(new_id(), BRIDGE)).endpoints["bridge"].ip_address == "10.213.0.2"
+
+
+async def test_a_bridge_that_a_person_made_is_used_and_left_alone(tmp_path: os.PathLike[str]) -> None:
+    name = f"stp{os.getpid() % 100000}"
+    with rt.Route() as host:
+        host.run(rt.add_bridge(name))
+        link = host.link(name)
+        assert link is not None
+        host.run(rt.add_addr(link.index, socket.inet_aton("10.219.0.7"), 24))
+        made = NetworkService(
+            Rows(), options=NetworkOptions(exec_root=str(tmp_path), bridge=name, pool_size=0)
+        )
+        try:
+            await made.open()
+            await made.recover({}, lambda container_id: None)
+            box = await made.allocate(new_id(), BRIDGE)
+            info = box.endpoints["bridge"]
+            assert (info.ip_address, info.gateway) == ("10.219.0.1", "10.219.0.7")
+            for container_id in list(made._live):
+                await made.release(container_id)
+        finally:
+            assert await made.close()
+            assert host.link(name) is not None
+            host.run(rt.del_link(link.index))
+    assert await settled(made) == set()
