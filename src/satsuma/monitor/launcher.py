@@ -68,14 +68,14 @@ class Spare:
 
 def serve(sock: socket.socket, exec_root: str, new_backend: Callable[[], Backend]) -> None:
     """Fork for every request until the daemon has closed its end."""
-    from satsuma.monitor import monitor, protocol
+    from satsuma.monitor import monitor, protocol, settle
 
     def launch(reply: socket.socket) -> None:
-        monitor.settle(exec_root)
+        settle.settle(exec_root)
         monitor.run(exec_root, reply, new_backend())
 
     def wait_for_launch(own: socket.socket) -> None:
-        monitor.settle(exec_root)
+        settle.settle(exec_root)
         monitor.warm_up(new_backend())
         message = protocol.receive(own, protocol.Assembler())
         if message is not None:

@@ -12,174 +12,26 @@ found again by time, which the writer makes strictly increasing.
 from __future__ import annotations
 
 import collections
-import json
 import os
-import struct
 import zlib
 
-from satsuma.base.clock import parse_rfc3339
 from satsuma.base.errors import Unsupported
+from satsuma.monitor.logdecode import SIZE, Entry, JsonDecoder, LocalDecoder
+
+__all__ = ["Entry", "LogReader"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Protocol
 
-    class Decoder(Protocol):
-        """Cuts bytes into records and decodes them."""
-
-        def feed(self, data: bytes) -> list[Entry]: ...
+    from satsuma.monitor.logdecode import Decoder
 
     Tail = Callable[[int, int, int], "tuple[int, int]"]
 
 
-Entry = collections.namedtuple("Entry", ["stream", "time_ns", "line", "attrs"])
-"""One record: "stdout" or "stderr", its time, its bytes, the driver's extra attributes (a dict).
-
-`line` ends with a newline, unless it is a piece of a longer line or the unfinished end of the output.
-"""
-
 _CHUNK = 256 * 1024
 _TAIL_CHUNK = 64 * 1024
 _FAR = 1 << 63
-_NO_ATTRS: dict[str, str] = {}
-
-
-class JsonDecoder:
-    """Decodes json-file; a line that is damaged is skipped."""
-
-    __slots__ = ("_rest", "_second", "_second_ns")
-
-    def __init__(self) -> None:
-        self._rest = b""
-        self._second = ""
-        self._second_ns = 0
-
-    def feed(self, data: bytes) -> list[Entry]:
-        """Take bytes in any cuts; a record that is not complete yet waits."""
-        lines = (self._rest + data).split(b"\n")
-        self._rest = lines.pop()
-        entries = []
-        for line in lines:
-            try:
-                record = json.loads(line)
-                entries.append(
-                    Entry(
-                        record.get("stream", ""),
-                        self._time(record["time"]),
-                        record.get("log", "").encode("utf-8", "surrogatepass"),
-                        record.get("attrs") or _NO_ATTRS,
-                    )
-                )
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                continue
-        return entries
-
-    def _time(self, text: str) -> int:
-        second, fraction = text[:19], text[20:-1]
-        if text[19:20] not in (".", "Z") or not text.endswith("Z"):
-            return parse_rfc3339(text)
-        if second != self._second:
-            self._second_ns = parse_rfc3339(second)
-            self._second = second
-        return self._second_ns + int((fraction + "000000000")[:9])
-
-
-_SIZE = struct.Struct(">L")
-_MAX_RECORD = 1024 * 1024
-"""A frame holds a line of 16 KiB and its attributes; a size above this is damage."""
-
-
-class LocalDecoder:
-    """Decodes the frames of the local driver; behind a damaged frame nothing can be found any more."""
-
-    __slots__ = ("_broken", "_rest")
-
-    def __init__(self) -> None:
-        self._rest = b""
-        self._broken = False
-
-    def feed(self, data: bytes) -> list[Entry]:
-        """Take bytes in any cuts; a record that is not complete yet waits."""
-        if self._broken:
-            return []
-        data = self._rest + data
-        entries = []
-        position = 0
-        while position + 4 <= len(data):
-            (size,) = _SIZE.unpack_from(data, position)
-            if size > _MAX_RECORD:
-                self._broken = True
-                break
-            end = position + 8 + size
-            if end > len(data):
-                break
-            try:
-                entries.append(_parse_entry(data[position + 4 : end - 4]))
-            except (ValueError, IndexError):
-                pass
-            position = end
-        self._rest = b"" if self._broken else data[position:]
-        return entries
-
-
-def _parse_entry(data: bytes) -> Entry:
-    """Decode one LogEntry.
-
-    Raises:
-        ValueError, IndexError: no such message.
-    """
-    stream, time_ns, line = "", 0, b""
-    partial, last = False, False
-    attrs: dict[str, str] = {}
-    for number, value in _fields(data):
-        if number == 1 and isinstance(value, bytes):
-            stream = value.decode("utf-8", "replace")
-        elif number == 2 and isinstance(value, int):
-            time_ns = value
-        elif number == 3 and isinstance(value, bytes):
-            line = value
-        elif number == 4:
-            partial = bool(value)
-        elif number == 5 and isinstance(value, bytes):
-            last = any(inner == 1 and flag for inner, flag in _fields(value))
-        elif number == 6 and isinstance(value, bytes):
-            pair = {inner: text for inner, text in _fields(value) if isinstance(text, bytes)}
-            attrs[pair.get(1, b"").decode()] = pair.get(2, b"").decode()
-    if not partial or last:
-        line += b"\n"
-    return Entry(stream, time_ns, line, attrs or _NO_ATTRS)
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Yield (field number, value) of a protobuf message; only varints and byte strings are known."""
-    position = 0
-    while position < len(data):
-        key, position = _varint(data, position)
-        if key & 7 == 0:
-            value, position = _varint(data, position)
-            yield key >> 3, value
-        elif key & 7 == 2:
-            size, position = _varint(data, position)
-            if position + size > len(data):
-                raise ValueError("field is longer than its message")
-            yield key >> 3, data[position : position + size]
-            position += size
-        else:
-            raise ValueError("unknown wire type")
-
-
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
-        if shift > 63:
-            raise ValueError("varint is too long")
 
 
 def _tail_lines(fd: int, size: int, count: int) -> tuple[int, int]:
@@ -203,9 +55,9 @@ def _tail_frames(fd: int, size: int, count: int) -> tuple[int, int]:
     position = size
     found = 0
     while position >= 8 and found < count:
-        (length,) = _SIZE.unpack(os.pread(fd, 4, position - 4))
+        (length,) = SIZE.unpack(os.pread(fd, 4, position - 4))
         start = position - 8 - length
-        if start < 0 or os.pread(fd, 4, start) != _SIZE.pack(length):
+        if start < 0 or os.pread(fd, 4, start) != SIZE.pack(length):
             break
         position = start
         found += 1

@@ -18,20 +18,18 @@ from __future__ import annotations
 
 import fcntl
 import os
-import signal
 import socket
-import sys
 
 from satsuma.base.clock import now_ns
 from satsuma.base.errors import Conflict, EngineError, InvalidParameter, NotFound
 from satsuma.base.failpoints import failpoint
-from satsuma.linux.prctl import set_child_subreaper
 from satsuma.monitor import protocol, state
 from satsuma.monitor.backend import StartError
 from satsuma.monitor.control import DEFERRED, Connection, ControlServer
 from satsuma.monitor.execs import DETACH_NOTICE, Pipes, Running, Session, Sessions, take_attach
 from satsuma.monitor.logs import open_log
 from satsuma.monitor.loop import Loop
+from satsuma.monitor.settle import report
 from satsuma.monitor.state import ExitStatus, exit_code
 from satsuma.monitor.streams import Stdio
 from satsuma.monitor.title import set_title
@@ -50,18 +48,6 @@ LINGER = 30.0
 LINGER_STEP = 0.05
 SESSION_GRACE = 1.0
 """Seconds for which the exec sessions of an ended container may take to be reaped."""
-IGNORED_SIGNALS = (
-    signal.SIGHUP,
-    signal.SIGINT,
-    signal.SIGQUIT,
-    signal.SIGTERM,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGPIPE,
-    signal.SIGTSTP,
-    signal.SIGTTIN,
-    signal.SIGTTOU,
-)
 
 
 class Monitor:
@@ -360,49 +346,6 @@ def _tell_end(connection: Connection, attach_id: str) -> Callable[[str], None]:
 def _size(body: Body) -> tuple[int, int] | None:
     size = body.get("console_size")
     return (size[0], size[1]) if size else None
-
-
-def report() -> None:
-    """Write the current exception to the monitor's error file; the monitor goes on."""
-    sys.excepthook(*sys.exc_info())
-
-
-class ErrorFile:
-    """Stands in for stderr: appends to a file that is made with the first error."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def write(self, text: str) -> int:
-        """Append *text*; an error here has nobody left to tell."""
-        try:
-            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            try:
-                os.write(fd, text.encode("utf-8", "backslashreplace"))
-            finally:
-                os.close(fd)
-        except OSError:
-            pass
-        return len(text)
-
-    def flush(self) -> None:
-        """Nothing is buffered."""
-
-
-def settle(exec_root: str) -> None:
-    """Turn a fresh child of the launcher into a process of its own."""
-    os.setsid()
-    set_child_subreaper()
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    for signum in IGNORED_SIGNALS:
-        signal.signal(signum, signal.SIG_IGN)
-    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    for fd in range(3):
-        os.dup2(null, fd, inheritable=False)
-    os.close(null)
-    os.chdir("/")
-    sys.stdin = sys.stdout = None
-    sys.stderr = ErrorFile(f"{exec_root}/monitor.log")
 
 
 def warm_up(backend: Backend) -> None:

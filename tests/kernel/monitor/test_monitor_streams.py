@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pathlib
 import shutil
 import signal
 
@@ -338,15 +339,19 @@ async def test_exit_record_that_cannot_be_written_is_still_told(host):
 
 
 async def test_exit_code_waits_for_room_when_there_is_no_daemon(host):
-    monitor = await host.launch("sh", "-c", "read x; exit 6", open_stdin=True)
+    go = f"{host.root}/go"
+    monitor = await host.launch("sh", "-c", f"until [ -e {go} ]; do sleep 0.02; done; exit 6")
     directory = f"{host.root}/{1:064x}"
     os.rename(directory, directory + ".away")
-    await monitor.close_stdin()
     monitor.close()
-    await asyncio.sleep(0.3)
+    pathlib.Path(go).touch()
+    errors_file = pathlib.Path(f"{host.exec_root}/monitor.log")
+    async with asyncio.timeout(5):
+        while not errors_file.exists():
+            await asyncio.sleep(0.01)
     os.rename(directory + ".away", directory)
     again = await client.reconnect(host.exec_root, monitor.container_id, f"{directory}/exit.json")
-    if again is not None:
-        assert (await again.wait()).exit_code == 6
+    assert again is not None
+    assert (await again.wait()).exit_code == 6
     assert client.read_exit(f"{directory}/exit.json").exit_code == 6
-    os.unlink(f"{host.exec_root}/monitor.log")
+    errors_file.unlink()

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from satsuma.base.clock import parse_rfc3339
+from satsuma.monitor.logdecode import JsonDecoder, LocalDecoder
 from satsuma.monitor.logformat import (
     LAST,
     MAX_LINE,
@@ -16,7 +17,6 @@ from satsuma.monitor.logformat import (
     Splitter,
     escape_json,
 )
-from satsuma.monitor.logread import JsonDecoder, LocalDecoder
 
 TIME = parse_rfc3339("2026-01-02T03:04:05.120000000Z")
 
