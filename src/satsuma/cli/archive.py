@@ -64,7 +64,9 @@ def write_output(pieces: Iterable[bytes], path: str, what: str) -> None:
             os.chmod(draft, 0o600)
             os.rename(draft, path)
     except OSError as error:
-        raise CliError(f"failed to {what}: {error.filename or path}: {(error.strerror or '').lower()}") from None
+        raise CliError(
+            f"failed to {what}: {error.filename or path}: {(error.strerror or '').lower()}"
+        ) from None
     finally:
         if not special and os.path.exists(draft):
             os.unlink(draft)
@@ -78,9 +80,7 @@ def check_directory(path: str, what: str) -> None:
     """
     directory = os.path.dirname(path) or "."
     if path and not os.path.isdir(directory):
-        raise CliError(
-            f'failed to {what}: invalid output path: directory "{directory}" does not exist'
-        )
+        raise CliError(f'failed to {what}: invalid output path: directory "{directory}" does not exist')
 
 
 def export(session: Session, flags: Flags) -> None:
@@ -120,7 +120,11 @@ def load(session: Session, flags: Flags) -> None:
     quiet = flags["quiet"] or not os.isatty(1)
     query = {"quiet": True if quiet else "0", "platform": [_platform(text) for text in flags["platform"]]}
     answer = session.engine.request(
-        "POST", "/images/load", query, headers={"Content-Type": "application/x-tar"}, stream=read_pieces(source)
+        "POST",
+        "/images/load",
+        query,
+        headers={"Content-Type": "application/x-tar"},
+        stream=read_pieces(source),
     )
     if answer.header("content-type").startswith("application/json"):
         show_stream(answer.documents(), sys.stdout)

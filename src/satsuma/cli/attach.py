@@ -83,7 +83,10 @@ def _check_attachable(state: dict[str, Any]) -> None:
 def start(session: Session, flags: Flags) -> int:
     """Start containers; with `-a` or `-i` one of them, attached."""
     text, keys = _keys(session, flags)
-    checkpoint = {"checkpoint": flags["checkpoint"] or None, "checkpoint-dir": flags["checkpoint-dir"] or None}
+    checkpoint = {
+        "checkpoint": flags["checkpoint"] or None,
+        "checkpoint-dir": flags["checkpoint-dir"] or None,
+    }
     if flags["attach"] or flags["interactive"]:
         if len(flags.args) > 1:
             raise CliError("you cannot start and attach multiple containers at once")
@@ -104,7 +107,9 @@ def start(session: Session, flags: Flags) -> int:
     return 0
 
 
-def _start_attached(session: Session, flags: Flags, checkpoint: dict[str, Any], text: str, keys: bytes) -> int:
+def _start_attached(
+    session: Session, flags: Flags, checkpoint: dict[str, Any], text: str, keys: bytes
+) -> int:
     engine = session.engine
     info = engine.get(f"/containers/{escape(flags.args[0])}/json")
     path = f"/containers/{info['Id']}"

@@ -222,7 +222,9 @@ class Engine:
         if body is not None:
             import json
 
-            data = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogateescape")
+            data = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode(
+                "utf-8", "surrogateescape"
+            )
             fields.append(("Content-Type", "application/json"))
         elif method == "POST" and stream is None:
             data = b""

@@ -61,7 +61,9 @@ def ls(session: Session, flags: Flags) -> None:
     }
     found = session.engine.get("/containers/json", query) or []
     rows = [row(item, truncate=not flags["no-trunc"]) for item in found]
-    LISTING.write(source, rows, extra_columns=["Size"] if flags["size"] else [], quiet="ID" if flags["quiet"] else "")
+    LISTING.write(
+        source, rows, extra_columns=["Size"] if flags["size"] else [], quiet="ID" if flags["quiet"] else ""
+    )
 
 
 def _shows_size(source: str) -> bool:

@@ -74,7 +74,9 @@ def endpoint_of(directory: str, name: str) -> Endpoint:
     """
     docker = (read(directory, name).get("Endpoints") or {}).get("docker")
     if docker is None:
-        raise CliError(f"unable to resolve docker endpoint: docker endpoint not found in context {quote(name)}")
+        raise CliError(
+            f"unable to resolve docker endpoint: docker endpoint not found in context {quote(name)}"
+        )
     endpoint = Endpoint(normalise(docker.get("Host") or ""))
     tls = os.path.join(_tls_path(directory, name), "docker")
     for attribute, file in _TLS_FILES.items():
@@ -194,7 +196,11 @@ def inspect(session: Session, flags: Flags) -> int:
     def load(name: str) -> bytes:
         meta = _default_meta() if name == "default" else read(session.config_dir, name)
         tls = _tls_path(session.config_dir, name)
-        files = sorted(os.listdir(os.path.join(tls, "docker"))) if os.path.isdir(os.path.join(tls, "docker")) else []
+        files = (
+            sorted(os.listdir(os.path.join(tls, "docker")))
+            if os.path.isdir(os.path.join(tls, "docker"))
+            else []
+        )
         stored = name != "default"
         document = {
             "Name": name,
@@ -202,7 +208,9 @@ def inspect(session: Session, flags: Flags) -> int:
             "Endpoints": meta.get("Endpoints") or {},
             "TLSMaterial": {"docker": files} if files else {},
             "Storage": {
-                "MetadataPath": os.path.dirname(_meta_path(session.config_dir, name)) if stored else "<IN MEMORY>",
+                "MetadataPath": os.path.dirname(_meta_path(session.config_dir, name))
+                if stored
+                else "<IN MEMORY>",
                 "TLSPath": tls if stored else "<IN MEMORY>",
             },
         }
@@ -227,14 +235,18 @@ def _check_name(name: str) -> None:
 _KEYS = ("from", "host", "ca", "cert", "key", "skip-tls-verify")
 
 
-def _write(session: Session, name: str, description: str, options: dict[str, str], *, keep: dict[str, Any]) -> None:
+def _write(
+    session: Session, name: str, description: str, options: dict[str, str], *, keep: dict[str, Any]
+) -> None:
     """Write the files of a context from the `--docker` options."""
     import json
     import shutil
 
     wrong = [key for key in options if key not in _KEYS]
     if wrong:
-        raise CliError(f"unable to create docker endpoint config: unrecognized config key: {', '.join(sorted(wrong))}")
+        raise CliError(
+            f"unable to create docker endpoint config: unrecognized config key: {', '.join(sorted(wrong))}"
+        )
     directory = session.config_dir
     endpoint: dict[str, Any] = dict((keep.get("Endpoints") or {}).get("docker") or {})
     if "from" in options:
@@ -401,7 +413,13 @@ def import_(session: Session, flags: Flags) -> None:
         raise CliError("invalid context: no metadata found")
     meta = json.loads(members["meta.json"])
     endpoint = dict((meta.get("Endpoints") or {}).get("docker") or {})
-    _write(session, name, (meta.get("Metadata") or {}).get("Description") or "", {}, keep={"Endpoints": {"docker": endpoint}})
+    _write(
+        session,
+        name,
+        (meta.get("Metadata") or {}).get("Description") or "",
+        {},
+        keep={"Endpoints": {"docker": endpoint}},
+    )
     for path, data in members.items():
         parts = path.split("/")
         # Names come from a file: only the three that a context has are written, and only in their place.

@@ -109,7 +109,13 @@ def _health(flags: Flags) -> dict[str, Any] | None:
         return {"Test": ["NONE"]}
     if not settings:
         return None
-    for flag in ("health-interval", "health-timeout", "health-retries", "health-start-period", "health-start-interval"):
+    for flag in (
+        "health-interval",
+        "health-timeout",
+        "health-retries",
+        "health-start-period",
+        "health-start-interval",
+    ):
         if flags[flag] < 0:
             raise ValueError(f"--{flag} cannot be negative")
     health: dict[str, Any] = {"Test": ["CMD-SHELL", flags["health-cmd"]]} if flags["health-cmd"] else {}
@@ -177,7 +183,9 @@ def _resources(flags: Flags) -> dict[str, Any]:
     mappings, cdi = devices.parse_devices(flags["device"])
     requests = list(flags["gpus"])
     if cdi:
-        requests.append({"Driver": "cdi", "Count": 0, "DeviceIDs": cdi, "Capabilities": None, "Options": None})
+        requests.append(
+            {"Driver": "cdi", "Count": 0, "DeviceIDs": cdi, "Capabilities": None, "Options": None}
+        )
     return {
         "CpuShares": flags["cpu-shares"],
         "Memory": flags["memory"],
@@ -204,7 +212,8 @@ def _resources(flags: Flags) -> dict[str, Any]:
         "OomKillDisable": flags["oom-kill-disable"],
         "PidsLimit": flags["pids-limit"],
         "Ulimits": [
-            {"Name": name, "Hard": hard, "Soft": soft} for name, (soft, hard) in sorted(flags["ulimit"].items())
+            {"Name": name, "Hard": hard, "Soft": soft}
+            for name, (soft, hard) in sorted(flags["ulimit"].items())
         ],
         "CpuCount": flags["cpu-count"],
         "CpuPercent": flags["cpu-percent"],

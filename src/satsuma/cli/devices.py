@@ -71,7 +71,13 @@ def parse_gpus(text: str) -> dict[str, Any]:
     """
     from satsuma.wire.csvflags import split_fields
 
-    request: dict[str, Any] = {"Driver": "", "Count": 0, "DeviceIDs": None, "Capabilities": None, "Options": {}}
+    request: dict[str, Any] = {
+        "Driver": "",
+        "Count": 0,
+        "DeviceIDs": None,
+        "Capabilities": None,
+        "Options": {},
+    }
     seen: set[str] = set()
     for field in split_fields(text):
         key, equals, value = field.partition("=")
@@ -114,9 +120,14 @@ def _count(text: str) -> int:
 
 def weights(specs: Iterable[str]) -> list[dict[str, Any]]:
     """Return `BlkioWeightDevice`."""
-    return [{"Path": path, "Weight": int(value)} for path, _, value in (spec.partition(":") for spec in specs)]
+    return [
+        {"Path": path, "Weight": int(value)} for path, _, value in (spec.partition(":") for spec in specs)
+    ]
 
 
 def rates(specs: Iterable[str]) -> list[dict[str, Any]]:
     """Return a throttle list in bytes or operations a second."""
-    return [{"Path": path, "Rate": parse_size(value)} for path, _, value in (spec.partition(":") for spec in specs)]
+    return [
+        {"Path": path, "Rate": parse_size(value)}
+        for path, _, value in (spec.partition(":") for spec in specs)
+    ]

@@ -67,7 +67,9 @@ def df(session: Session, flags: Flags) -> None:
 
 def summary(usage: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return one row for each kind of object."""
-    found, ran, kept, cached = (usage.get(name) or [] for name in ("Images", "Containers", "Volumes", "BuildCache"))
+    found, ran, kept, cached = (
+        usage.get(name) or [] for name in ("Images", "Containers", "Volumes", "BuildCache")
+    )
     return [
         _image_row(found, usage.get("LayersSize") or 0),
         _container_row(ran),
@@ -76,7 +78,9 @@ def summary(usage: Mapping[str, Any]) -> list[dict[str, str]]:
     ]
 
 
-def _row(kind: str, total: int, active: int, size: int, reclaimable: int, *, share: bool = True) -> dict[str, str]:
+def _row(
+    kind: str, total: int, active: int, size: int, reclaimable: int, *, share: bool = True
+) -> dict[str, str]:
     text = format_size(reclaimable)
     if share and size > 0:
         text += f" ({reclaimable * 100 // size}%)"
@@ -125,11 +129,13 @@ def _verbose(usage: Mapping[str, Any], source: str) -> None:
     rows = {
         "Images": [_image_details(item, truncate=truncate) for item in usage.get("Images") or []],
         "Containers": [
-            containers.row({**item, "SizeRootFs": 0}, truncate=truncate) for item in usage.get("Containers") or []
+            containers.row({**item, "SizeRootFs": 0}, truncate=truncate)
+            for item in usage.get("Containers") or []
         ],
         "Volumes": [volumes.row(item) for item in usage.get("Volumes") or []],
         "BuildCache": [
-            _cache_details(item, truncate=truncate) for item in sorted(usage.get("BuildCache") or [], key=_cache_key)
+            _cache_details(item, truncate=truncate)
+            for item in sorted(usage.get("BuildCache") or [], key=_cache_key)
         ],
     }
     if not truncate:

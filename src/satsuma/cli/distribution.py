@@ -50,7 +50,9 @@ def pull_image(session: Session, image: str, *, platform: str = "", quiet: bool 
         "tag": reference.digest or reference.tag,
         "platform": platform.lower() or None,
     }
-    answer = session.engine.request("POST", "/images/create", query, headers=auth_header(session, reference.domain))
+    answer = session.engine.request(
+        "POST", "/images/create", query, headers=auth_header(session, reference.domain)
+    )
     if quiet:
         import io
 
@@ -149,9 +151,13 @@ def _ask_helper(name: str, verb: str, text: str) -> dict[str, str] | None:
     import subprocess
 
     try:
-        done = subprocess.run([f"docker-credential-{name}", verb], input=text.encode(), capture_output=True, check=False)
+        done = subprocess.run(
+            [f"docker-credential-{name}", verb], input=text.encode(), capture_output=True, check=False
+        )
     except FileNotFoundError:
-        raise CliError(f"error getting credentials: docker-credential-{name}: executable file not found") from None
+        raise CliError(
+            f"error getting credentials: docker-credential-{name}: executable file not found"
+        ) from None
     if done.returncode:
         return None
     if verb != "get":

@@ -100,7 +100,9 @@ def plan_endpoints(flags: Flags, networks: list[dict[str, Any]]) -> dict[str, di
             continue
         endpoints[spec["target"]] = settings
     if networks and len(kinds) == 2:
-        raise ValueError("conflicting options: cannot attach both user-defined and non-user-defined network-modes")
+        raise ValueError(
+            "conflicting options: cannot attach both user-defined and non-user-defined network-modes"
+        )
     return endpoints
 
 
@@ -150,5 +152,3 @@ def _settings(spec: dict[str, Any]) -> dict[str, Any]:
         "DriverOpts": spec.get("driver_opts"),
         "GwPriority": spec.get("gw_priority", 0),
     }
-
-

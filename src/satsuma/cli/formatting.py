@@ -35,7 +35,9 @@ class Listing:
         self.raw = raw
         """Template that `--format raw` stands for; empty where there is none."""
 
-    def write(self, source: str, rows: Sequence[Row], *, extra_columns: Sequence[str] = (), quiet: str = "") -> None:
+    def write(
+        self, source: str, rows: Sequence[Row], *, extra_columns: Sequence[str] = (), quiet: str = ""
+    ) -> None:
         """Write *rows* in the format *source* to standard output.
 
         Args:
@@ -49,7 +51,9 @@ class Listing:
         text = self.text(source, rows, extra_columns=extra_columns, quiet=quiet)
         sys.stdout.write(text)
 
-    def text(self, source: str, rows: Sequence[Row], *, extra_columns: Sequence[str] = (), quiet: str = "") -> str:
+    def text(
+        self, source: str, rows: Sequence[Row], *, extra_columns: Sequence[str] = (), quiet: str = ""
+    ) -> str:
         """Return what `write` writes."""
         if source in ("", "table", "raw") and quiet:
             return "".join(f"{_value(row[quiet])}\n" for row in rows)

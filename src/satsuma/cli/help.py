@@ -14,6 +14,7 @@ from satsuma.cli.flagtable import FLAGS, GLOBAL
 
 DEFAULT_WIDTH = 80
 _SLOP = 5
+_MOTTO = "A complete container engine: the docker command line, and a look inside"
 
 
 def width_of_terminal() -> int:
@@ -118,7 +119,7 @@ def program_help(program: str) -> str:
         sections.append(f"{title}:\n" + "\n".join(f"  {word.ljust(11)} {text}" for word, text in rows))
     options = format_flags(read_table(GLOBAL), width_of_terminal())
     return (
-        f"Usage:  {program} [OPTIONS] COMMAND\n\nA complete container engine: the docker command line, and a look inside\n\n"
+        f"Usage:  {program} [OPTIONS] COMMAND\n\n{_MOTTO}\n\n"
         + "\n\n".join(sections)
         + f"\n\nGlobal Options:\n{options}\n\n{_first_steps(program)}\n"
         f"Run '{program} COMMAND --help' for more information on a command.\n"
@@ -195,8 +196,14 @@ def unknown_command(words: list[str], program: str) -> CliError:
         near = [f"{program} {first} {word}" for word in closest(words[1], candidates)]
         text = f"{program}: unknown command: {program} {first} {words[1]}"
         usage = f"Usage:  {program} {first} COMMAND\n\n"
-        return CliError(f"{text}{_did_you_mean(near)}\n\n{usage}Run '{program} {first} --help' for more information")
-    candidates = [*catalog.SHORTCUTS, *catalog.GROUPS, *(path for path in catalog.COMMANDS if " " not in path)]
+        return CliError(
+            f"{text}{_did_you_mean(near)}\n\n{usage}Run '{program} {first} --help' for more information"
+        )
+    candidates = [
+        *catalog.SHORTCUTS,
+        *catalog.GROUPS,
+        *(path for path in catalog.COMMANDS if " " not in path),
+    ]
     near = [f"{program} {word}" for word in closest(first, candidates)]
     text = f"{program}: '{first}' is not a {program} command."
     return CliError(f"{text}{_did_you_mean(near)}\n\nRun '{program} --help' for more information")
@@ -210,7 +217,9 @@ def closest(word: str, candidates: list[str]) -> list[str]:
     """Return up to three candidates that *word* is a likely slip of, the nearest first."""
     scored = []
     for candidate in dict.fromkeys(candidates):
-        if len(word) >= 3 and (candidate.startswith(word) or word.startswith(candidate) and len(candidate) >= 3):
+        if len(word) >= 3 and (
+            candidate.startswith(word) or (word.startswith(candidate) and len(candidate) >= 3)
+        ):
             scored.append((0, candidate))
             continue
         distance = edit_distance(word, candidate)

@@ -38,9 +38,12 @@ LISTING = Listing(
         "SharedSize": "SHARED SIZE",
         "UniqueSize": "UNIQUE SIZE",
     },
-    "repository: {{ .Repository }}\ntag: {{.Tag}}\nimage_id: {{.ID}}\ncreated_at: {{.CreatedAt}}\nvirtual_size: {{.Size}}\n",
+    "repository: {{ .Repository }}\ntag: {{.Tag}}\nimage_id: {{.ID}}\n"
+    "created_at: {{.CreatedAt}}\nvirtual_size: {{.Size}}\n",
 )
-_WITH_DIGEST = Listing(LISTING.go_type, "Repository Tag Digest ID CreatedSince Size", LISTING.headers, LISTING.raw)
+_WITH_DIGEST = Listing(
+    LISTING.go_type, "Repository Tag Digest ID CreatedSince Size", LISTING.headers, LISTING.raw
+)
 
 
 def ls(session: Session, flags: Flags) -> None:
@@ -211,7 +214,9 @@ def tag(session: Session, flags: Flags) -> None:
     try:
         reference = parse(target)
     except EngineError as error:
-        raise CliError(f"Error parsing reference: {_quoted(target)} is not a valid repository/tag: {error}") from None
+        raise CliError(
+            f"Error parsing reference: {_quoted(target)} is not a valid repository/tag: {error}"
+        ) from None
     if reference.digest:
         raise CliError("refusing to create a tag with a digest reference")
     query = {"repo": reference.familiar_name(), "tag": reference.with_default_tag().tag}

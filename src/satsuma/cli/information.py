@@ -113,7 +113,11 @@ def _version_record(client: dict[str, str], server: dict[str, Any] | None) -> An
     if server is None:
         return Record("system.versionInfo", {"Client": client_record, "Server": GoNil("pointer")})
     components = [
-        {"Name": part.get("Name", ""), "Version": part.get("Version", ""), "Details": GoMap(part.get("Details") or {})}
+        {
+            "Name": part.get("Name", ""),
+            "Version": part.get("Version", ""),
+            "Details": GoMap(part.get("Details") or {}),
+        }
         for part in server.get("Components") or []
     ]
     fields = {
@@ -170,7 +174,9 @@ def _component(part: Mapping[str, Any]) -> list[str]:
     lines = [f" {part.get('Name')}:", f"  Version:\t{part.get('Version')}"]
     if part.get("Name") != "Engine":
         return lines + [f"  {key}:\t{details[key]}" for key in sorted(details)]
-    lines.append(f"  API version:\t{details.get('ApiVersion')} (minimum version {details.get('MinAPIVersion')})")
+    lines.append(
+        f"  API version:\t{details.get('ApiVersion')} (minimum version {details.get('MinAPIVersion')})"
+    )
     lines += [f"  {title}:\t{details[key]}" for title, key in _ENGINE if details.get(key)]
     lines.append(f"  OS/Arch:\t{details.get('Os')}/{details.get('Arch')}")
     lines.append(f"  Experimental:\t{details.get('Experimental')}")
@@ -184,7 +190,12 @@ def info(session: Session, flags: Flags) -> None:
     """Show what the engine is and holds."""
     template = _parse(flags["format"])
     client = _client(session)
-    shown = {"Debug": bool(session.options["debug"]), **client, "Plugins": [], "Warnings": None}
+    shown: dict[str, Any] = {
+        "Debug": bool(session.options["debug"]),
+        **client,
+        "Plugins": [],
+        "Warnings": None,
+    }
     server: dict[str, Any] = {}
     failure: CliError | None = None
     try:
@@ -236,7 +247,12 @@ def _server_lines(info: dict[str, Any]) -> list[str]:
     lines += _present(info, (("Server Version", "ServerVersion"), ("Storage Driver", "Driver")))
     lines += [f" {name}: {value}" for name, value in info.get("DriverStatus") or []]
     lines += _present(
-        info, (("Logging Driver", "LoggingDriver"), ("Cgroup Driver", "CgroupDriver"), ("Cgroup Version", "CgroupVersion"))
+        info,
+        (
+            ("Logging Driver", "LoggingDriver"),
+            ("Cgroup Driver", "CgroupDriver"),
+            ("Cgroup Version", "CgroupVersion"),
+        ),
     )
     plugins = info.get("Plugins") or {}
     lines.append("Plugins:")
@@ -248,7 +264,10 @@ def _server_lines(info: dict[str, Any]) -> list[str]:
         lines += ["CDI spec directories:", *(f" {path}" for path in info["CDISpecDirs"])]
     lines.append(f"Swarm: {(info.get('Swarm') or {}).get('LocalNodeState', '')}")
     if info.get("Runtimes"):
-        lines += [f"Runtimes: {' '.join(info['Runtimes'])}", f"Default Runtime: {info.get('DefaultRuntime', '')}"]
+        lines += [
+            f"Runtimes: {' '.join(info['Runtimes'])}",
+            f"Default Runtime: {info.get('DefaultRuntime', '')}",
+        ]
     lines += _linux_lines(info)
     lines += _host_lines(info)
     lines += _registry_lines(info)
@@ -282,9 +301,15 @@ def _host_lines(info: Mapping[str, Any]) -> list[str]:
         ("Architecture", "Architecture"),
     )
     lines = _present(info, names)
-    lines += [f"CPUs: {info.get('NCPU', 0)}", f"Total Memory: {format_size_binary(info.get('MemTotal') or 0)}"]
+    lines += [
+        f"CPUs: {info.get('NCPU', 0)}",
+        f"Total Memory: {format_size_binary(info.get('MemTotal') or 0)}",
+    ]
     lines += _present(info, (("Name", "Name"), ("ID", "ID")))
-    lines += [f"Docker Root Dir: {info.get('DockerRootDir', '')}", f"Debug Mode: {_word(bool(info.get('Debug')))}"]
+    lines += [
+        f"Docker Root Dir: {info.get('DockerRootDir', '')}",
+        f"Debug Mode: {_word(bool(info.get('Debug')))}",
+    ]
     if info.get("Debug"):
         for title, key in (
             ("File Descriptors", "NFd"),
@@ -293,7 +318,9 @@ def _host_lines(info: Mapping[str, Any]) -> list[str]:
             ("EventsListeners", "NEventsListener"),
         ):
             lines.append(f" {title}: {info.get(key, 0)}")
-    lines += _present(info, (("HTTP Proxy", "HttpProxy"), ("HTTPS Proxy", "HttpsProxy"), ("No Proxy", "NoProxy")))
+    lines += _present(
+        info, (("HTTP Proxy", "HttpProxy"), ("HTTPS Proxy", "HttpsProxy"), ("No Proxy", "NoProxy"))
+    )
     if info.get("Labels"):
         lines += ["Labels:", *(f" {label}" for label in info["Labels"])]
     lines.append(f"Experimental: {_word(bool(info.get('ExperimentalBuild')))}")
@@ -303,7 +330,9 @@ def _host_lines(info: Mapping[str, Any]) -> list[str]:
 def _registry_lines(info: Mapping[str, Any]) -> list[str]:
     lines = []
     registry = info.get("RegistryConfig") or {}
-    insecure = [conf["Name"] for conf in (registry.get("IndexConfigs") or {}).values() if not conf.get("Secure")]
+    insecure = [
+        conf["Name"] for conf in (registry.get("IndexConfigs") or {}).values() if not conf.get("Secure")
+    ]
     insecure += registry.get("InsecureRegistryCIDRs") or []
     if registry.get("InsecureRegistryCIDRs") or registry.get("IndexConfigs"):
         lines += ["Insecure Registries:", *(f" {name}" for name in insecure)]

@@ -28,13 +28,17 @@ _KINDS = ", ".join(
 )
 
 _MAPS = frozenset(
-    ("Labels", "Ports", "Networks", "ExposedPorts", "PortBindings", "Volumes", "Options", "DriverOpts", "Tmpfs")
-    + ("Sysctls", "Config", "Data", "Annotations", "StorageOpt", "Containers", "Status", "EndpointsConfig", "Services")
+    (
+        "Labels Ports Networks ExposedPorts PortBindings Volumes Options DriverOpts Tmpfs Sysctls Config Data"
+        " Annotations StorageOpt Containers Status EndpointsConfig Services"
+    ).split()
 )
 """Names of fields that are maps in Go: there a missing key is no error (`Config` of LogConfig, see `_typed`)."""
 _NIL_POINTERS = frozenset(
-    ("Init", "OomKillDisable", "PidsLimit", "MemorySwappiness", "StopTimeout", "Healthcheck", "Health", "IPAMConfig")
-    + ("UsageData", "Scope", "ClusterVolume", "State", "GraphDriver", "ImageManifestDescriptor")
+    (
+        "Init OomKillDisable PidsLimit MemorySwappiness StopTimeout Healthcheck Health IPAMConfig UsageData"
+        " ClusterVolume State GraphDriver ImageManifestDescriptor"
+    ).split()
 )
 """Fields whose null is a nil pointer; other nulls are empty lists or maps."""
 
@@ -169,7 +173,9 @@ def _find(session: Session, name: str, kind: str, *, size: bool) -> bytes:
     for candidate in (kind,) if kind else tuple(_LOADERS):
         load = _LOADERS[candidate]
         try:
-            return load(session, name, size=True) if candidate == "container" and size else load(session, name)
+            return (
+                load(session, name, size=True) if candidate == "container" and size else load(session, name)
+            )
         except ApiError as error:
             if kind or error.http_status != 404:
                 raise
@@ -205,10 +211,8 @@ def show(session: Session, names: Iterable[str], source: str, load: Callable[[st
             out.append(_apply(template, raw) + "\n")
         except ValueError as error:
             errors.append(f"template parsing error: {error}")
-    if template is None:
-        text = format_array(raws, indented=source != "json") + "\n"
-    else:
-        text = "".join(out) or "\n"
+    shown = "".join(out) or "\n"
+    text = shown if template else format_array(raws, indented=source != "json") + "\n"
     sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
     sys.stdout.buffer.flush()
     if errors:
@@ -245,7 +249,11 @@ def _typed(value: Any, name: str, parent: str = "") -> Any:
 
     if isinstance(value, dict):
         inner = {key: _typed(item, key, name) for key, item in value.items()}
-        if name in _MAPS and not (name == "Config" and parent != "LogConfig") and not (name == "Status" and not parent):
+        if (
+            name in _MAPS
+            and not (name == "Config" and parent != "LogConfig")
+            and not (name == "Status" and not parent)
+        ):
             return GoMap(inner)
         omitted = {
             key: GoNil(kind) if kind in ("map", "slice", "pointer") else kind
@@ -292,7 +300,11 @@ def indent_json(text: str, step: str | None) -> str:
         if step is None:
             out.append(char)
         elif char in "{[":
-            rest = text[position:].lstrip(" \t\r\n") if text[position : position + 1] in " \t\r\n" else text[position:position + 1]
+            rest = (
+                text[position:].lstrip(" \t\r\n")
+                if text[position : position + 1] in " \t\r\n"
+                else text[position : position + 1]
+            )
             if rest[:1] in "}]":
                 out.append(char + rest[0])
                 position = text.index(rest[0], position) + 1

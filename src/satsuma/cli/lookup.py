@@ -68,12 +68,12 @@ def timestamp(text: str, flag: str) -> str | None:
     if text.replace(".", "", 1).isdigit():
         return text
     try:
-        if _has_zone(text) or text[:1] in "0123456789-+" and text[-1:] in "smhS":
-            ns = parse_time(text)
-        else:
-            ns = _local(text)
+        is_duration = text[:1] in "0123456789-+" and text[-1:] in "smh"
+        ns = parse_time(text) if is_duration or _has_zone(text) else _local(text)
     except (ValueError, IndexError):
-        raise CliError(f'invalid value for "{flag}": failed to parse value as time or duration: "{text}"') from None
+        raise CliError(
+            f'invalid value for "{flag}": failed to parse value as time or duration: "{text}"'
+        ) from None
     seconds, fraction = divmod(ns, 1_000_000_000)
     return f"{seconds}.{fraction:09d}" if ns <= now_ns() + (1 << 62) else text
 
@@ -114,7 +114,9 @@ def port(session: Session, flags: Flags) -> None:
     else:
         number, _, protocol = flags.args[1].partition("/")
         if not number.isdigit() or int(number) > 65535:
-            raise CliError(f"Error: invalid port ({number}): strconv.ParseUint: parsing {quote(number)}: invalid syntax")
+            raise CliError(
+                f"Error: invalid port ({number}): strconv.ParseUint: parsing {quote(number)}: invalid syntax"
+            )
         bindings = ports.get(f"{number}/{protocol or 'tcp'}")
         if not bindings:
             raise CliError(f"Error: No public port '{flags.args[1]}' published for {name}")

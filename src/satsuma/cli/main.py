@@ -99,7 +99,9 @@ def _leading_flags(rest: list[str]) -> tuple[str, str, int]:
         if rest[1] in ("--help", "-h"):
             raise ExitStatus(_print_help([rest[0]]))
         letter = not rest[1].startswith("--")
-        what = f"unknown shorthand flag: {rest[1][1]!r} in {rest[1]}" if letter else f"unknown flag: {rest[1]}"
+        what = (
+            f"unknown shorthand flag: {rest[1][1]!r} in {rest[1]}" if letter else f"unknown flag: {rest[1]}"
+        )
         where = f"{PROGRAM} {rest[0]}"
         raise CliError(f"{what}\n\nUsage:  {where} COMMAND\n\nRun '{where} --help' for more information", 125)
     plugins.run_plugin(rest)

@@ -66,7 +66,8 @@ class _Mount:
 
     def result(self) -> dict[str, Any]:
         """Return the mount of the API."""
-        out = {key: self.plain[key] for key in ("Type", "Source", "Target", "ReadOnly", "Consistency") if self.plain.get(key)}
+        names = ("Type", "Source", "Target", "ReadOnly", "Consistency")
+        out = {key: self.plain[key] for key in names if self.plain.get(key)}
         parts = (("Bind", self.bind), ("Volume", self.volume), ("Image", self.image), ("Tmpfs", self.tmpfs))
         for name, part in parts:
             if part is not None:
@@ -80,18 +81,28 @@ class _Mount:
             raise ValueError("type is required")
         if not self.plain.get("Target"):
             raise ValueError("target is required")
-        for name, part in (("bind", self.bind), ("volume", self.volume), ("image", self.image), ("tmpfs", self.tmpfs)):
+        for name, part in (
+            ("bind", self.bind),
+            ("volume", self.volume),
+            ("image", self.image),
+            ("tmpfs", self.tmpfs),
+        ):
             if part is not None and kind != name:
                 raise ValueError(f"cannot mix '{name}-*' options with mount type '{kind}'")
         bind = self.bind or {}
         if bind.get("ReadOnlyNonRecursive") and not self.plain.get("ReadOnly"):
-            raise ValueError("option 'bind-recursive=writable' requires 'readonly' to be specified in conjunction")
+            raise ValueError(
+                "option 'bind-recursive=writable' requires 'readonly' to be specified in conjunction"
+            )
         if bind.get("ReadOnlyForceRecursive"):
             if not self.plain.get("ReadOnly"):
-                raise ValueError("option 'bind-recursive=readonly' requires 'readonly' to be specified in conjunction")
+                raise ValueError(
+                    "option 'bind-recursive=readonly' requires 'readonly' to be specified in conjunction"
+                )
             if bind.get("Propagation") != "rprivate":
                 raise ValueError(
-                    "option 'bind-recursive=readonly' requires 'bind-propagation=rprivate' to be specified in conjunction"
+                    "option 'bind-recursive=readonly' requires 'bind-propagation=rprivate' "
+                    "to be specified in conjunction"
                 )
 
 
@@ -173,7 +184,11 @@ def _set_nonrecursive(_mount: _Mount, _key: str, _value: str | None) -> None:
 
 
 def _set_recursive(mount: _Mount, key: str, value: str | None) -> None:
-    fields = {"disabled": "NonRecursive", "writable": "ReadOnlyNonRecursive", "readonly": "ReadOnlyForceRecursive"}
+    fields = {
+        "disabled": "NonRecursive",
+        "writable": "ReadOnlyNonRecursive",
+        "readonly": "ReadOnlyForceRecursive",
+    }
     if value in fields:
         _bind(mount)[fields[value]] = True
     elif value != "enabled":

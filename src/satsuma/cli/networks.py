@@ -111,7 +111,9 @@ def _ipam(flags: Flags) -> dict[str, Any]:
         raise CliError("every ip-range or gateway must have a corresponding subnet")
     try:
         networks = {text: ipaddress.ip_network(text, strict=False) for text in subnets}
-        pools: dict[str, dict[str, Any]] = {text: {"Subnet": text, "AuxiliaryAddresses": {}} for text in networks}
+        pools: dict[str, dict[str, Any]] = {
+            text: {"Subnet": text, "AuxiliaryAddresses": {}} for text in networks
+        }
         _refuse_overlap(list(networks.values()))
 
         def place(address: str, what: str) -> dict[str, Any]:
@@ -125,14 +127,16 @@ def _ipam(flags: Flags) -> dict[str, Any]:
             pool = place(text, "range")
             if "IPRange" in pool:
                 raise CliError(
-                    f"cannot configure multiple ranges ({text}, {pool['IPRange']}) on the same subnet ({pool['Subnet']})"
+                    f"cannot configure multiple ranges ({text}, {pool['IPRange']}) "
+                    f"on the same subnet ({pool['Subnet']})"
                 )
             pool["IPRange"] = text
         for text in gateways:
             pool = place(text, "gateway")
             if "Gateway" in pool:
                 raise CliError(
-                    f"cannot configure multiple gateways ({text}, {pool['Gateway']}) for the same subnet ({pool['Subnet']})"
+                    f"cannot configure multiple gateways ({text}, {pool['Gateway']}) "
+                    f"for the same subnet ({pool['Subnet']})"
                 )
             pool["Gateway"] = text
         for name, text in flags["aux-address"].items():

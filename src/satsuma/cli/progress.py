@@ -107,7 +107,9 @@ def format_progress(detail: Mapping[str, Any], width: int) -> str:
 
 
 def show_stream(
-    messages: Iterable[Mapping[str, Any]], out: TextIO, on_aux: Callable[[Mapping[str, Any]], None] | None = None
+    messages: Iterable[Mapping[str, Any]],
+    out: TextIO,
+    on_aux: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> None:
     """Show all messages of a stream.
 

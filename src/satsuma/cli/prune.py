@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 
 def _confirm(session: Session, flags: Flags, warning: str) -> None:
-    if not flags["force"] and not session.confirm(f"WARNING! This will remove {warning}.\nAre you sure you want to continue?"):
+    if not flags["force"] and not session.confirm(
+        f"WARNING! This will remove {warning}.\nAre you sure you want to continue?"
+    ):
         raise ExitStatus(0)
 
 
@@ -29,7 +31,9 @@ def _pairs(session: Session, flags: Flags) -> Pairs:
     pairs: Pairs = list(flags["filter"])
     for text in session.config.get("pruneFilters") or []:
         key, _, value = str(text).partition("=")
-        if not (key == "label" and ("label!", value) in pairs) and not (key == "label!" and ("label", value) in pairs):
+        if not (key == "label" and ("label!", value) in pairs) and not (
+            key == "label!" and ("label", value) in pairs
+        ):
             pairs.append((key, value))
     return pairs
 
@@ -62,7 +66,11 @@ def _containers(session: Session, pairs: Pairs) -> tuple[str, int]:
 
 def images(session: Session, flags: Flags) -> None:
     """Remove images that are dangling, or that no container uses."""
-    warning = "all images without at least one container associated to them" if flags["all"] else "all dangling images"
+    warning = (
+        "all images without at least one container associated to them"
+        if flags["all"]
+        else "all dangling images"
+    )
     _confirm(session, flags, warning)
     _report(session, *_images(session, _pairs(session, flags), every=flags["all"]))
 
@@ -70,7 +78,10 @@ def images(session: Session, flags: Flags) -> None:
 def _images(session: Session, pairs: Pairs, *, every: bool) -> tuple[str, int]:
     found = _post(session, "/images/prune", [*pairs, ("dangling", "false" if every else "true")])
     deleted = found.get("ImagesDeleted") or []
-    names = [f"untagged: {item['Untagged']}" if item.get("Untagged") else f"deleted: {item['Deleted']}" for item in deleted]
+    names = [
+        f"untagged: {item['Untagged']}" if item.get("Untagged") else f"deleted: {item['Deleted']}"
+        for item in deleted
+    ]
     return _lines("Deleted Images", names), found.get("SpaceReclaimed", 0)
 
 
@@ -148,12 +159,16 @@ def _warning(flags: Flags, pairs: Pairs) -> str:
     if flags["volumes"]:
         items.append("all anonymous volumes not used by at least one container")
     items.append(
-        "all images without at least one container associated to them" if flags["all"] else "all dangling images"
+        "all images without at least one container associated to them"
+        if flags["all"]
+        else "all dangling images"
     )
     items.append("all build cache" if flags["all"] else "unused build cache")
     text = "WARNING! This will remove:" + "".join(f"\n  - {item}" for item in items) + "\n"
     filters = [f"{key}={value}" for key, value in pairs if key in ("label", "label!", "until")]
     if filters:
-        text += "\n  Items to be pruned will be filtered with:" + "".join(f"\n  - {text}" for text in sorted(filters))
+        text += "\n  Items to be pruned will be filtered with:" + "".join(
+            f"\n  - {text}" for text in sorted(filters)
+        )
         text += "\n"
     return text + "\nAre you sure you want to continue?"

@@ -56,7 +56,7 @@ def _plan(session: Session, flags: Flags, command: str) -> Body:
         raise CliError(
             _with_help(
                 session,
-                f"invalid pull option: '{flags['pull']}': must be one of \"always\", \"missing\" or \"never\"",
+                f'invalid pull option: \'{flags["pull"]}\': must be one of "always", "missing" or "never"',
                 command,
             ),
             125,
@@ -77,7 +77,9 @@ def refuse_trust(flags: Flags) -> None:
         CliError: the flag asks for content trust.
     """
     if flags.get("disable-content-trust", True) is False:
-        raise CliError("content trust is not supported: --disable-content-trust=false cannot be honoured", 125)
+        raise CliError(
+            "content trust is not supported: --disable-content-trust=false cannot be honoured", 125
+        )
 
 
 def _refuse_windows(session: Session, flags: Flags) -> None:
@@ -95,7 +97,11 @@ def _refuse_windows(session: Session, flags: Flags) -> None:
 def _add_proxies(session: Session, flags: Flags) -> None:
     from satsuma.cli.config import proxy_environment
 
-    found = proxy_environment(session.config, session.engine.endpoint.host) if session.config.get("proxies") else {}
+    found = (
+        proxy_environment(session.config, session.engine.endpoint.host)
+        if session.config.get("proxies")
+        else {}
+    )
     given = {pair.partition("=")[0] for pair in flags["env"]}
     extra = [f"{name}={value}" for name, value in found.items() if name not in given]
     flags.values["env"] = [*extra, *flags["env"]]
@@ -229,7 +235,9 @@ def _start_detached(session: Session, identifier: str) -> int:
     return 0
 
 
-def _run_attached(session: Session, flags: Flags, body: Body, identifier: str, keys: tuple[str, bytes]) -> int:
+def _run_attached(
+    session: Session, flags: Flags, body: Body, identifier: str, keys: tuple[str, bytes]
+) -> int:
     from satsuma.cli.stream import Attachment
 
     engine = session.engine

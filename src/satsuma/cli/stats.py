@@ -144,7 +144,7 @@ def _live(session: Session, flags: Flags, source: str) -> None:
     asked = 0.0
     while True:
         now = time.monotonic()
-        if follow and now - asked >= 1.0 or not asked:
+        if not asked or (follow and now - asked >= 1.0):
             asked = now
             names = _running(session, flags)
             for name in names:
@@ -191,8 +191,12 @@ def row(sample: Mapping[str, Any] | None, name: str, *, truncate: bool) -> dict[
         "CPUPerc": f"{cpu_percent(sample):.2f}%" if valid else _NOTHING,
         "MemUsage": f"{format_size_binary(used)} / {format_size_binary(limit)}" if valid else "-- / --",
         "MemPerc": f"{share:.2f}%" if valid else _NOTHING,
-        "NetIO": f"{format_size(received, precision=3)} / {format_size(sent, precision=3)}" if valid else _NOTHING,
-        "BlockIO": f"{format_size(reads, precision=3)} / {format_size(writes, precision=3)}" if valid else _NOTHING,
+        "NetIO": f"{format_size(received, precision=3)} / {format_size(sent, precision=3)}"
+        if valid
+        else _NOTHING,
+        "BlockIO": f"{format_size(reads, precision=3)} / {format_size(writes, precision=3)}"
+        if valid
+        else _NOTHING,
         "PIDs": str((sample.get("pids_stats") or {}).get("current") or 0) if valid else _NOTHING,
     }
 

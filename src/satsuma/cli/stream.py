@@ -15,6 +15,7 @@ import socket
 
 from satsuma.cli.errors import ApiError, CliError
 from satsuma.cli.terminal import DetachDetector, RawMode, window_size
+from satsuma.wire.http import ProtocolError
 from satsuma.wire.stdcopy import STDERR, Decoder
 
 TYPE_CHECKING = False
@@ -218,24 +219,28 @@ class Attachment:
         Raises:
             CliError: the engine could not wait.
         """
-        parser, connection = answer.parser, answer.connection
-        body = bytearray()
-        while not parser.body_done:
-            piece = parser.read_body()
-            if piece:
-                body += piece
-                continue
-            if parser.body_done:
-                break
-            poll = select.poll()
-            poll.register(self.signals, select.POLLIN)
-            poll.register(connection, select.POLLIN)
-            for fd, _ in poll.poll():
-                if fd == self.signals.fileno():
-                    self._take_signals()
+        parser, body = answer.parser, bytearray()
+        try:
+            while True:
+                if piece := parser.read_body():
+                    body += piece
+                elif parser.body_done:
+                    break
                 else:
-                    parser.feed(connection.recv(_PIECE))
+                    self._await(answer)
+        except (ProtocolError, ConnectionError) as error:
+            raise CliError(f"error waiting for container: {error or 'unexpected EOF'}", 125) from None
         return wait_status(bytes(body))
+
+    def _await(self, answer: Answer) -> None:
+        poll = select.poll()
+        poll.register(self.signals, select.POLLIN)
+        poll.register(answer.connection, select.POLLIN)
+        for fd, _ in poll.poll():
+            if fd == self.signals.fileno():
+                self._take_signals()
+            else:
+                answer.parser.feed(answer.connection.recv(_PIECE))
 
 
 def wait_status(body: bytes) -> int:

@@ -63,8 +63,17 @@ def _record(event: Mapping[str, Any]) -> Any:
         "Time": event.get("time") or 0,
         "TimeNano": event.get("timeNano") or 0,
     }
-    names = {"Status": "status", "ID": "id", "From": "from", "Scope": "scope", "Time": "time", "TimeNano": "timeNano"}
-    names.update({name: "" for name in ("Status", "ID", "From", "Scope", "Time", "TimeNano") if not fields[name]})
+    names = {
+        "Status": "status",
+        "ID": "id",
+        "From": "from",
+        "Scope": "scope",
+        "Time": "time",
+        "TimeNano": "timeNano",
+    }
+    names.update(
+        {name: "" for name in ("Status", "ID", "From", "Scope", "Time", "TimeNano") if not fields[name]}
+    )
     return Record("*events.Message", fields, names)
 
 
@@ -111,11 +120,15 @@ def _show_findings(session: Session, found: Mapping[str, Any], *, repair: bool) 
     for problem in problems:
         mended = "repaired" if problem.get("Repaired") else "found"
         kind = problem.get("Kind") or "problem"
-        session.line(f"{mended}: {kind}: {problem.get('Object') or ''} {problem.get('Message') or ''}".rstrip())
+        session.line(
+            f"{mended}: {kind}: {problem.get('Object') or ''} {problem.get('Message') or ''}".rstrip()
+        )
     if not problems:
         session.line("No problems found.")
     elif not repair:
-        session.line(f"{len(problems)} problem(s); `{session.program} system check --repair` mends what can be mended.")
+        session.line(
+            f"{len(problems)} problem(s); `{session.program} system check --repair` mends what can be mended."
+        )
 
 
 def dial_stdio(session: Session, _flags: Flags) -> None:
@@ -126,7 +139,7 @@ def dial_stdio(session: Session, _flags: Flags) -> None:
     connection = session.engine.connect()
     reading = True
     while True:
-        waiting = [connection, *([0] if reading else [])]
+        waiting: list[Any] = [connection, *([0] if reading else [])]
         ready, _, _ = select.select(waiting, [], [])
         if 0 in ready:
             data = os.read(0, 1 << 16)

@@ -25,7 +25,13 @@ def align(text: str, *, minimum: int = MIN_WIDTH, padding: int = PADDING) -> str
 
 
 def _measure(
-    lines: list[list[str]], widths: list[list[int]], first: int, last: int, column: int, minimum: int, padding: int
+    lines: list[list[str]],
+    widths: list[list[int]],
+    first: int,
+    last: int,
+    column: int,
+    minimum: int,
+    padding: int,
 ) -> None:
     """Find the widths of *column* and of those to its right, for the lines from *first* to before *last*."""
     index = first

@@ -14,6 +14,7 @@ from satsuma.cli.errors import CliError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Any
 
 DEFAULT_DETACH_KEYS = "ctrl-p,ctrl-q"
 
@@ -22,7 +23,7 @@ class RawMode:
     """Raw mode of the terminal on standard input, for the time of a `with` block."""
 
     def __init__(self, *, wanted: bool) -> None:
-        self._saved: list[object] | None = None
+        self._saved: list[Any] | None = None
         self._wanted = wanted and os.isatty(0)
 
     def __enter__(self) -> RawMode:

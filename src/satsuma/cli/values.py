@@ -76,7 +76,8 @@ def parse_cpus(text: str) -> int:
         raise ValueError(f"failed to parse {text} as a rational number")
     if numerator % denominator:
         raise ValueError("value is too precise")
-    return sign * (numerator // denominator)
+    nano: int = numerator // denominator
+    return sign * nano
 
 
 def parse_filter(text: str) -> tuple[str, str] | None:
@@ -139,7 +140,9 @@ def parse_ulimit(text: str) -> dict[str, tuple[int, int]]:
     soft, hard = numbers[0], numbers[-1]
     if hard != -1:
         if soft == -1:
-            raise ValueError(f"ulimit soft limit must be less than or equal to hard limit: soft: -1 (unlimited), hard: {hard}")
+            raise ValueError(
+                f"ulimit soft limit must be less than or equal to hard limit: soft: -1 (unlimited), hard: {hard}"
+            )
         if soft > hard:
             raise ValueError(f"ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}")
     return {name: (soft, hard)}
@@ -299,8 +302,7 @@ def check_tag(text: str) -> str:
 
 
 _SYSCTLS = frozenset(
-    ("kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax")
-    + ("kernel.shmmni", "kernel.shm_rmid_forced")
+    "kernel." + name for name in "msgmax msgmnb msgmni sem shmall shmmax shmmni shm_rmid_forced".split()
 )
 
 
@@ -312,7 +314,10 @@ def check_sysctl(text: str) -> str:
     return text
 
 
-_RATE = "The correct format is <device-path>:<number>[<unit>]. Number must be a positive integer. Unit is optional and can be kb, mb, or gb"
+_RATE = (
+    "The correct format is <device-path>:<number>[<unit>]. Number must be a positive integer. "
+    "Unit is optional and can be kb, mb, or gb"
+)
 
 
 def _device_value(text: str) -> tuple[str, str]:

@@ -43,7 +43,9 @@ def ls(session: Session, flags: Flags) -> None:
     """List volumes."""
     if flags["cluster"]:
         raise CliError("--cluster needs a swarm, which this engine has not")
-    found = (session.engine.get("/volumes", {"filters": as_filters(flags["filter"])}) or {}).get("Volumes") or []
+    found = (session.engine.get("/volumes", {"filters": as_filters(flags["filter"])}) or {}).get(
+        "Volumes"
+    ) or []
     found.sort(key=lambda item: natural_key(item.get("Name") or ""))
     source = flags["format"] or ("" if flags["quiet"] else str(session.config.get("volumesFormat") or ""))
     LISTING.write(source, [row(item) for item in found], quiet="Name" if flags["quiet"] else "")

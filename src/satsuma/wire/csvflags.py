@@ -47,7 +47,8 @@ def _quoted(line: str, position: int) -> tuple[str, int]:
     while True:
         end = line.find('"', position)
         if end < 0:
-            raise CsvError(f'record on line 1; parse error on line 1, column {len(line) + 1}: extraneous or missing " in quoted-field')
+            where = f"record on line 1; parse error on line 1, column {len(line) + 1}"
+            raise CsvError(f'{where}: extraneous or missing " in quoted-field')
         parts.append(line[position:end])
         following = line[end + 1 : end + 2]
         if following == '"':
@@ -56,7 +57,9 @@ def _quoted(line: str, position: int) -> tuple[str, int]:
         elif following in (",", ""):
             return "".join(parts), end + 1
         else:
-            raise CsvError(f'parse error on line 1, column {end + 1}: extraneous or missing " in quoted-field')
+            raise CsvError(
+                f'parse error on line 1, column {end + 1}: extraneous or missing " in quoted-field'
+            )
 
 
 def split_pairs(text: str) -> list[tuple[str, str, bool]]:

@@ -17,4 +17,15 @@ from satsuma.wire.gotemplate.evaluate import Template, parse
 from satsuma.wire.gotemplate.functions import encode_json, header_functions
 from satsuma.wire.gotemplate.values import GoMap, GoNil, GoStruct, Record, Struct, TemplateError
 
-__all__ = ["GoMap", "GoNil", "GoStruct", "Record", "Struct", "Template", "TemplateError", "encode_json", "header_functions", "parse"]
+__all__ = [
+    "GoMap",
+    "GoNil",
+    "GoStruct",
+    "Record",
+    "Struct",
+    "Template",
+    "TemplateError",
+    "encode_json",
+    "header_functions",
+    "parse",
+]

@@ -24,7 +24,15 @@ from satsuma.wire.gotemplate.nodes import (
 )
 from satsuma.wire.gotemplate.parse import Parser
 from satsuma.wire.gotemplate.printing import sort_keys, sprint, sprint_value
-from satsuma.wire.gotemplate.values import MISSING, GoMap, GoNil, GoStruct, Rune, Struct, TemplateError, truth, type_name
+from satsuma.wire.gotemplate.values import (
+    MISSING,
+    GoNil,
+    Rune,
+    Struct,
+    TemplateError,
+    truth,
+    type_name,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,7 +72,12 @@ class Template:
     """A template that can be executed many times."""
 
     def __init__(
-        self, name: str, text: str, body: list[Node], templates: dict[str, list[Node]], functions: Mapping[str, Function]
+        self,
+        name: str,
+        text: str,
+        body: list[Node],
+        templates: dict[str, list[Node]],
+        functions: Mapping[str, Function],
     ) -> None:
         self.name = name
         self.text = text
@@ -308,16 +321,7 @@ class _Run:
         if isinstance(value, dict):
             if has_arguments:
                 self._fail(f"{name} is not a method but has arguments")
-            if isinstance(value, GoStruct):
-                try:
-                    return value.find(name)
-                except KeyError:
-                    self._fail(f"can't evaluate field {name} in type {value.go_type}")
-            if name in value:
-                return value[name]
-            if self.strict and not isinstance(value, GoMap):
-                self._fail(f"map has no entry for key {quote(name)}")
-            return MISSING
+            return self._key(name, value)
         if isinstance(value, GoNil):
             if value.kind == "map":
                 return MISSING
@@ -325,7 +329,9 @@ class _Run:
                 self._fail(f"nil pointer evaluating {type_name(value)}.{name}")
         self._fail(f"can't evaluate field {name} in type {type_name(value)}")
 
-    def _struct_field(self, dot: Any, name: str, node: Node, args: list[Node], final: Any, value: Struct) -> Any:
+    def _struct_field(
+        self, dot: Any, name: str, node: Node, args: list[Node], final: Any, value: Struct
+    ) -> Any:
         if name not in value.fields:
             self._fail(f"can't evaluate field {name} in type {value.go_type}")
         field = value.fields[name]

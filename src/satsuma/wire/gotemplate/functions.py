@@ -50,7 +50,9 @@ def _equal(one: Any, *others: Any) -> bool:
         kind, kind2 = _basic(one), _basic(other)
         if kind != kind2:
             if not (one is None or one is MISSING or other is None or other is MISSING):
-                raise TemplateError(f"incompatible types for comparison: {type_name(one)} and {type_name(other)}")
+                raise TemplateError(
+                    f"incompatible types for comparison: {type_name(one)} and {type_name(other)}"
+                )
         elif kind:
             if one == other:
                 return True
@@ -104,7 +106,9 @@ def _index(item: Any, *keys: Any) -> Any:
 
 def _holds_strings(mapping: dict[Any, Any]) -> bool:
     """Tell whether this is a map[string]string of a Go struct, whose zero value is an empty string."""
-    return getattr(mapping, "go_type", "") == "map[string]string" and all(isinstance(v, str) for v in mapping.values())
+    return getattr(mapping, "go_type", "") == "map[string]string" and all(
+        isinstance(v, str) for v in mapping.values()
+    )
 
 
 def _position(key: Any, size: int, *, last: bool = True) -> int:
@@ -224,7 +228,9 @@ def _jsonable(value: Any) -> Any:
         return {name: field for name, field in named if name}
     if isinstance(value, Struct):
         fields = value.fields
-        plain = {name: field() if callable(field) else field for name, field in fields.items() if not _needs(field)}
+        plain = {
+            name: field() if callable(field) else field for name, field in fields.items() if not _needs(field)
+        }
         return {name: plain[name] for name in sort_keys(plain)}
     return None
 
@@ -273,7 +279,9 @@ BUILTINS: dict[str, Function] = {
     "gt": Function(lambda one, other: not _less_or_equal(one, other), "any any"),
     "ge": Function(lambda one, other: not _less(one, other), "any any"),
     "json": Function(lambda value: encode_json(None if value is MISSING else value), "any"),
-    "split": Function(lambda text, separator: text.split(separator) if separator else list(text), "string string"),
+    "split": Function(
+        lambda text, separator: text.split(separator) if separator else list(text), "string string"
+    ),
     "join": Function(lambda items, separator: separator.join(items), "[]string string"),
     "title": Function(_title, "string"),
     "lower": Function(str.lower, "string"),

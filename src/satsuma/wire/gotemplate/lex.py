@@ -76,7 +76,9 @@ class Lexer:
                 self._emit("text", self.text[start:], start)
             self.at = len(self.text)
             return False
-        trim = self.text[opening + 2 : opening + 3] == "-" and self.text[opening + 3 : opening + 4] in tuple(_SPACE)
+        trim = self.text[opening + 2 : opening + 3] == "-" and self.text[opening + 3 : opening + 4] in tuple(
+            _SPACE
+        )
         chunk = self.text[start:opening]
         if trim:
             chunk = chunk.rstrip(_SPACE)
@@ -95,7 +97,9 @@ class Lexer:
         if end < 0:
             raise self._fail("unclosed comment")
         after = end + 2
-        if self.text.startswith(" -}}", after) or (self.text[after : after + 1] in tuple(_SPACE) and self.text.startswith("-}}", after + 1)):
+        if self.text.startswith(" -}}", after) or (
+            self.text[after : after + 1] in tuple(_SPACE) and self.text.startswith("-}}", after + 1)
+        ):
             self._skip_space_after(after + 4)
         elif self.text.startswith("}}", after):
             self.at = after + 2
@@ -113,7 +117,9 @@ class Lexer:
         text = self.text
         while True:
             char = text[self.at : self.at + 1]
-            if text.startswith("}}", self.at) or (char in tuple(_SPACE) and text.startswith("-}}", self.at + 1)):
+            if text.startswith("}}", self.at) or (
+                char in tuple(_SPACE) and text.startswith("-}}", self.at + 1)
+            ):
                 if self.parens:
                     raise self._fail("unclosed left paren")
                 if char == "}":
@@ -132,58 +138,65 @@ class Lexer:
 
     def _space(self) -> None:
         start = self.at
-        while self.text[self.at : self.at + 1] in tuple(_SPACE) and not self.text.startswith("-}}", self.at + 1):
+        while self.text[self.at : self.at + 1] in tuple(_SPACE) and not self.text.startswith(
+            "-}}", self.at + 1
+        ):
             self.at += 1
         if self.at > start:
             self._emit("space", self.text[start : self.at], start)
 
     def _token(self, char: str) -> None:
-        text, start = self.text, self.at
-        following = text[start + 1 : start + 2]
-        if char == ":" or char == "=":
-            size = 2 if char == ":" else 1
-            if char == ":" and following != "=":
-                self.at += 1
-                raise self._fail("expected :=")
-            self._emit(":=" if size == 2 else "=", text[start : start + size], start)
-            self.at += size
-        elif char in "|,":
-            self._emit("|" if char == "|" else "char", char, start)
-            self.at += 1
-        elif char == '"':
-            self._quoted()
-        elif char == "`":
-            end = text.find("`", start + 1)
-            if end < 0:
-                raise self._fail("unterminated raw quoted string")
-            self._emit("raw", text[start : end + 1], start)
-            self.at = end + 1
-        elif char == "'":
-            self._character()
-        elif char == "$":
-            self._word("variable", start + 1)
+        start = self.at
+        following = self.text[start + 1 : start + 2]
+        if char in _STARTS:
+            getattr(self, _STARTS[char])()
         elif char == "." and not (following.isdigit() and following.isascii()):
             self._word("field", start + 1)
         elif char in "+-.0123456789":
             self._number()
         elif char == "_" or char.isalnum():
             self._word("identifier", start)
-        elif char == "(":
-            self._emit("(", "(", start)
-            self.parens += 1
-            self.at += 1
-        elif char == ")":
-            self.at += 1
-            self.parens -= 1
-            if self.parens < 0:
-                raise self._fail("unexpected right paren")
-            self._emit(")", ")", start)
         elif " " < char <= "~":
             self._emit("char", char, start)
             self.at += 1
         else:
             self.at += 1
             raise self._fail(f"unrecognized character in action: {_unicode(char)}")
+
+    def _declare(self) -> None:
+        if not self.text.startswith(":=", self.at):
+            self.at += 1
+            raise self._fail("expected :=")
+        self._emit(":=", ":=", self.at)
+        self.at += 2
+
+    def _single(self) -> None:
+        char = self.text[self.at]
+        self._emit(char, char, self.at)
+        self.at += 1
+
+    def _variable(self) -> None:
+        self._word("variable", self.at + 1)
+
+    def _raw(self) -> None:
+        end = self.text.find("`", self.at + 1)
+        if end < 0:
+            raise self._fail("unterminated raw quoted string")
+        self._emit("raw", self.text[self.at : end + 1], self.at)
+        self.at = end + 1
+
+    def _open(self) -> None:
+        self._emit("(", "(", self.at)
+        self.parens += 1
+        self.at += 1
+
+    def _close(self) -> None:
+        start = self.at
+        self.at += 1
+        self.parens -= 1
+        if self.parens < 0:
+            raise self._fail("unexpected right paren")
+        self._emit(")", ")", start)
 
     def _quoted(self) -> None:
         position = self.at + 1
@@ -247,9 +260,13 @@ class Lexer:
         if text[position : position + 1] == ".":
             position = self._run(position + 1, digits)
         if digits == "0123456789_" and text[position : position + 1] in ("e", "E"):
-            position = self._run(position + 1 + (text[position + 1 : position + 2] in ("+", "-")), "0123456789_")
+            position = self._run(
+                position + 1 + (text[position + 1 : position + 2] in ("+", "-")), "0123456789_"
+            )
         if prefix == "0x" and text[position : position + 1] in ("p", "P"):
-            position = self._run(position + 1 + (text[position + 1 : position + 2] in ("+", "-")), "0123456789_")
+            position = self._run(
+                position + 1 + (text[position + 1 : position + 2] in ("+", "-")), "0123456789_"
+            )
         if text[position : position + 1] == "_" or text[position : position + 1].isalnum():
             raise self._fail(f'bad number syntax: "{text[start : position + 1]}"')
         self.at = position
@@ -259,6 +276,20 @@ class Lexer:
         while position < len(self.text) and self.text[position] in allowed:
             position += 1
         return position
+
+
+_STARTS = {
+    ":": "_declare",
+    "=": "_single",
+    "|": "_single",
+    '"': "_quoted",
+    "`": "_raw",
+    "'": "_character",
+    "$": "_variable",
+    "(": "_open",
+    ")": "_close",
+}
+"""First character of a token → the method that reads it."""
 
 
 def _unicode(char: str) -> str:

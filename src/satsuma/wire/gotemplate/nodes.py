@@ -162,7 +162,9 @@ class Branch(Node):
 
     __slots__ = ("body", "kind", "otherwise", "pipe")
 
-    def __init__(self, position: int, kind: str, pipe: Pipe, body: list[Node], otherwise: list[Node] | None) -> None:
+    def __init__(
+        self, position: int, kind: str, pipe: Pipe, body: list[Node], otherwise: list[Node] | None
+    ) -> None:
         super().__init__(position)
         self.kind = kind
         self.pipe = pipe
@@ -171,7 +173,9 @@ class Branch(Node):
 
     def __str__(self) -> str:
         middle = "".join(_show(node) for node in self.body)
-        last = "{{else}}" + "".join(_show(node) for node in self.otherwise) if self.otherwise is not None else ""
+        last = (
+            "{{else}}" + "".join(_show(node) for node in self.otherwise) if self.otherwise is not None else ""
+        )
         return "{{" + f"{self.kind} {self.pipe}" + "}}" + middle + last + "{{end}}"
 
 

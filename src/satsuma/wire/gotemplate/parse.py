@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Container
 
 _MAX_DEPTH = 200
-_OPERANDS = frozenset(("bool", "charconst", "dot", "field", "identifier", "number", "nil", "raw", "string", "variable", "("))
+_OPERANDS = frozenset(
+    ("bool", "charconst", "dot", "field", "identifier", "number", "nil", "raw", "string", "variable", "(")
+)
 
 
 class Parser:
@@ -70,13 +72,17 @@ class Parser:
 
     def fail(self, message: str) -> TemplateError:
         """Return the error at the token that was read last."""
-        token = self.tokens[max(0, self.at - 1)] if self._peek().kind not in ("eof", "error") else self._peek()
+        token = (
+            self.tokens[max(0, self.at - 1)] if self._peek().kind not in ("eof", "error") else self._peek()
+        )
         return TemplateError(f"template: {self.name}:{token.line}: {message}")
 
     def _unexpected(self, token: Token, context: str) -> TemplateError:
         if token.kind == "error":
             return TemplateError(f"template: {self.name}:{token.line}: {token.value}")
-        return TemplateError(f"template: {self.name}:{token.line}: unexpected {_describe(token)} in {context}")
+        return TemplateError(
+            f"template: {self.name}:{token.line}: unexpected {_describe(token)} in {context}"
+        )
 
     def _expect(self, kinds: tuple[str, ...], context: str) -> Token:
         token = self._next_word()
@@ -356,7 +362,18 @@ def parse_number(source: str) -> int | float:
         raise ValueError(f"illegal number syntax: {quote(source)}") from None
 
 
-_ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\", "'": "'", '"': '"'}
+_ESCAPES = {
+    "a": "\a",
+    "b": "\b",
+    "f": "\f",
+    "n": "\n",
+    "r": "\r",
+    "t": "\t",
+    "v": "\v",
+    "\\": "\\",
+    "'": "'",
+    '"': '"',
+}
 
 
 def unquote(source: str) -> str:

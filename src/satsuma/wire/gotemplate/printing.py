@@ -57,7 +57,9 @@ def format_v(value: Any, *, top: bool = False, sharp: str = "") -> str:
     if isinstance(value, float):
         return format_float(value, "g", -1)
     if isinstance(value, GoStruct):
-        return "{" + " ".join(f"{key}:{format_v(v)}" if sharp else format_v(v) for key, v in value.items()) + "}"
+        return (
+            "{" + " ".join(f"{key}:{format_v(v)}" if sharp else format_v(v) for key, v in value.items()) + "}"
+        )
     if isinstance(value, dict):
         return "map[" + " ".join(f"{format_v(key)}:{format_v(value[key])}" for key in sort_keys(value)) + "]"
     if isinstance(value, list | tuple):
@@ -105,7 +107,9 @@ def _shortest(value: float) -> tuple[str, int]:
     mantissa, _, exponent = f"{abs(value)!r}".partition("e")
     whole, _, fraction = mantissa.partition(".")
     digits = (whole + fraction).lstrip("0")
-    power = int(exponent or 0) + len(whole) - 1 - (len(whole + fraction) - len((whole + fraction).lstrip("0")))
+    power = (
+        int(exponent or 0) + len(whole) - 1 - (len(whole + fraction) - len((whole + fraction).lstrip("0")))
+    )
     digits = digits.rstrip("0")
     return (digits, power) if digits else ("0", 0)
 
@@ -154,13 +158,17 @@ class _Printf:
             out.append(self._directive())
         if not self.reordered and self.operand < len(self.values):
             rest = self.values[self.operand :]
-            shown = ", ".join("<nil>" if v is None or v is MISSING else f"{_type(v)}={format_v(v)}" for v in rest)
+            shown = ", ".join(
+                "<nil>" if v is None or v is MISSING else f"{_type(v)}={format_v(v)}" for v in rest
+            )
             out.append(f"%!(EXTRA {shown})")
         return "".join(out)
 
     def _directive(self) -> str:
         flags = ""
-        while self.template[self.at : self.at + 1] in ("+", "-", "#", " ", "0") and self.at < len(self.template):
+        while self.template[self.at : self.at + 1] in ("+", "-", "#", " ", "0") and self.at < len(
+            self.template
+        ):
             flags += self.template[self.at]
             self.at += 1
         if not self._index():
@@ -295,7 +303,9 @@ def _integer(value: int, verb: str, flags: str, width: int | None, precision: in
     prefix = {"x": "0x", "X": "0X", "o": "0", "b": "0b"}.get(verb, "") if "#" in flags else ""
     prefix = "0o" if verb == "O" else prefix
     if prefix and "0" in flags and width is not None:
-        return _signed(prefix + digits.rjust(width, "0"), negative=value < 0, flags=flags.replace("0", ""), width=None)
+        return _signed(
+            prefix + digits.rjust(width, "0"), negative=value < 0, flags=flags.replace("0", ""), width=None
+        )
     return _signed(prefix + digits, negative=value < 0, flags=flags, width=width)
 
 

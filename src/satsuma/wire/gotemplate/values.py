@@ -24,7 +24,11 @@ class GoStruct(dict):  # type: ignore[type-arg]
     go_type = "struct"
 
     def __init__(
-        self, fields: Mapping[str, Any], *, names: Mapping[str, str] | None = None, omitted: Mapping[str, Any] | None = None
+        self,
+        fields: Mapping[str, Any],
+        *,
+        names: Mapping[str, str] | None = None,
+        omitted: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(fields)
         self.names = names or {}
@@ -77,7 +81,9 @@ class Record(Struct):
 
     __slots__ = ("json_names",)
 
-    def __init__(self, go_type: str, fields: Mapping[str, Any], json_names: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, go_type: str, fields: Mapping[str, Any], json_names: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(go_type, fields)
         self.json_names = json_names or {}
         """Field → its name in JSON; empty to leave it out, and the field's own name where there is no entry."""
