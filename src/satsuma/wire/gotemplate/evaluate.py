@@ -329,6 +329,18 @@ class _Run:
                 self._fail(f"nil pointer evaluating {type_name(value)}.{name}")
         self._fail(f"can't evaluate field {name} in type {type_name(value)}")
 
+    def _key(self, name: str, value: dict[str, Any]) -> Any:
+        if isinstance(value, GoStruct):
+            try:
+                return value.find(name)
+            except KeyError:
+                self._fail(f"can't evaluate field {name} in type {value.go_type}")
+        if name in value:
+            return value[name]
+        if self.strict and not isinstance(value, GoMap):
+            self._fail(f"map has no entry for key {quote(name)}")
+        return MISSING
+
     def _struct_field(
         self, dot: Any, name: str, node: Node, args: list[Node], final: Any, value: Struct
     ) -> Any:
