@@ -26,7 +26,9 @@ from satsuma.wire.gotemplate.parse import Parser
 from satsuma.wire.gotemplate.printing import sort_keys, sprint, sprint_value
 from satsuma.wire.gotemplate.values import (
     MISSING,
+    GoMap,
     GoNil,
+    GoStruct,
     Rune,
     Struct,
     TemplateError,
