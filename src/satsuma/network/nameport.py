@@ -83,4 +83,4 @@ async def open_name_sockets(netns_fd: int) -> NameSockets:
             undo.pop_all()
             return NameSockets(udp=udp, tcp=tcp)
 
-    return await run_inside(netns_fd, inside)
+    return await run_inside(netns_fd, inside, NameSockets.close)

@@ -24,13 +24,18 @@ from satsuma.linux import ns
 from satsuma.linux import rtnetlink as rt
 
 T = TypeVar("T")
+S = TypeVar("S")
 
 _LOOPBACK = 1  # the index of lo is the same in every namespace
 _SYS_IPV6 = "/proc/sys/net/ipv6/conf/default"
 
 
-async def run_inside(netns_fd: int, fn: Callable[[], T]) -> T:
-    """Run *fn* in a thread of its own inside a namespace and return its result."""
+async def run_inside(netns_fd: int, fn: Callable[[], T], discard: Callable[[T], None]) -> T:
+    """Run *fn* in a thread of its own inside a namespace and return its result.
+
+    Args:
+        discard: disposes of the result when the caller was cancelled meanwhile; called on the event loop.
+    """
     # A descriptor of our own: the caller may be cancelled and close its one while the thread starts.
     fd = os.dup(netns_fd)
 
@@ -41,7 +46,7 @@ async def run_inside(netns_fd: int, fn: Callable[[], T]) -> T:
             os.close(fd)
         return fn()
 
-    return await _in_own_thread(inside)
+    return await _in_own_thread(inside, discard)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -70,7 +75,7 @@ async def make_netns() -> Netns:
             undo.pop_all()
             return Netns(fd=fd, route=route)
 
-    return await _in_own_thread(inside)
+    return await _in_own_thread(inside, Netns.close)
 
 
 def _quiet_ipv6() -> None:
@@ -89,33 +94,35 @@ def _quiet_ipv6() -> None:
             os.close(fd)
 
 
-async def _in_own_thread(fn: Callable[[], T]) -> T:
+async def _in_own_thread(fn: Callable[[], T], discard: Callable[[T], None]) -> T:
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
 
-    def finish(result: T | None, error: BaseException | None) -> None:
+    def succeed(result: T) -> None:
         if done.cancelled():
-            return
-        if error is not None:
-            done.set_exception(error)
+            discard(result)
         else:
-            done.set_result(result)  # type: ignore[arg-type]
+            done.set_result(result)
+
+    def fail(error: BaseException) -> None:
+        if not done.cancelled():
+            done.set_exception(error)
 
     def run() -> None:
         try:
             result = fn()
         except BaseException as error:  # a supervisor: the caller gets it
-            _tell(loop, finish, None, error)
+            _tell(loop, fail, error)
         else:
-            _tell(loop, finish, result, None)
+            _tell(loop, succeed, result)
 
     threading.Thread(target=run, name="network-inside", daemon=True).start()
     return await done
 
 
-def _tell(loop: asyncio.AbstractEventLoop, finish: Callable[..., None], *args: object) -> None:
+def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[[S], None], value: S) -> None:
     with contextlib.suppress(RuntimeError):  # the loop is closed
-        loop.call_soon_threadsafe(finish, *args)
+        loop.call_soon_threadsafe(callback, value)
 
 
 async def open_sockets(netns_fd: int, specs: Sequence[tuple[int, int, int]]) -> list[int]:
@@ -132,4 +139,8 @@ async def open_sockets(netns_fd: int, specs: Sequence[tuple[int, int, int]]) -> 
             raise
         return [sock.detach() for sock in opened]
 
-    return await run_inside(netns_fd, inside)
+    def discard(fds: list[int]) -> None:
+        for fd in fds:
+            os.close(fd)
+
+    return await run_inside(netns_fd, inside, discard)

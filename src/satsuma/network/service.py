@@ -465,11 +465,11 @@ class NetworkService:
         live = self._live.get(container_id)
         return live.sandbox if live else None
 
-    def rename(self, container_id: str, name: str) -> None:
-        """Let a live container answer to its new name."""
+    def rename(self, container_id: str, name: str) -> Sandbox | None:
+        """Let a live container answer to its new name; the sandbox's record has it, to be stored again."""
         live = self._live.get(container_id)
         if live is None:
-            return
+            return None
         live.name = name
         for attachment in live.attachments.values():
             attachment.container_name = name
@@ -477,6 +477,7 @@ class NetworkService:
                 attachment.info.dns_names = dns_names(live, attachment.info.aliases)
                 attachment.network.changed()
         live.update_sandbox()
+        return live.sandbox
 
     # Networks of a running container.
 

@@ -664,3 +664,30 @@ async def test_a_bridge_that_a_person_made_is_used_and_left_alone(tmp_path: os.P
             assert host.link(name) is not None
             host.run(rt.del_link(link.index))
     assert await settled(made) == set()
+
+
+async def test_a_cancelled_start_leaves_nothing(options: NetworkOptions) -> None:
+    made = NetworkService(Rows(), options=replace(options, pool_size=0, user_pool_size=0))
+    await made.open()
+    await made.recover({}, lambda container_id: None)
+    await made.create(NetworkSpec(name="own"))
+    for network in ("bridge", "own") * 2:
+        container_id = new_id()
+        await made.allocate(container_id, [EndpointSpec(network=network)])
+        await made.release(container_id)
+    before = len(os.listdir("/proc/self/fd"))
+    for step in range(24):
+        wanted = [EndpointSpec(network="bridge" if step % 2 else "own")]
+        start = asyncio.create_task(made.allocate(f"{step:064x}", wanted, [PortSpec(port=80)]))
+        await asyncio.sleep(step * 0.0002)
+        start.cancel()
+        await asyncio.wait([start])
+        await made.release(f"{step:064x}")
+    for _ in range(100):
+        if len(os.listdir("/proc/self/fd")) <= before:
+            break
+        await asyncio.sleep(0.05)
+    assert len(os.listdir("/proc/self/fd")) <= before
+    assert all(not network.attachments for network in made.registry)
+    assert await made.close()
+    assert await settled(made) == set()
