@@ -7,13 +7,16 @@ thousand containers costs no query.  Not thread-safe: used from the event loop o
 from __future__ import annotations
 
 import bisect
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-from satsuma.base.errors import Conflict, InvalidParameter, NotFound
+from satsuma.base.errors import Conflict, InvalidParameter, NotFound, System
 from satsuma.base.ids import is_hex_id
 from satsuma.base.names import random_name
 from satsuma.container.record import Record, decode, encode
+
+_log = logging.getLogger(__name__)
 
 
 class Row(Protocol):
@@ -42,6 +45,7 @@ class Registry:
         self._names: dict[str, str] = {}
         self._ids: list[str] = []
         self._stored: set[str] = set()
+        self._overdue: set[str] = set()
 
     def load(self, rows: Sequence[Row], on_error: Callable[[str, Exception], None]) -> None:
         """Fill the index from the database; a row that does not decode is reported and left alone."""
@@ -124,8 +128,39 @@ class Registry:
             del self._names[name]
 
     def save(self, record: Record) -> None:
-        """Replace the record of a container, in memory and in the database; a new name must be reserved."""
+        """Replace the record of a container, in the database and in memory; a new name must be reserved.
+
+        Raises:
+            System: the disk is full or broken; nothing has changed.
+        """
+        self._write(record)
         self._index(record)
+        self._overdue.discard(record.id)
+        if self._overdue:
+            self.flush()
+
+    def state_fact(self, record: Record) -> None:
+        """Replace the record because something has happened, whether or not the disk takes it now.
+
+        What it does not take is written with the next record that it takes.
+        """
+        self._index(record)
+        self._overdue.add(record.id)
+        self.flush()
+
+    def flush(self) -> None:
+        """Write the records that are newer in memory than in the database, as far as the disk takes them."""
+        for container_id in list(self._overdue):
+            record = self._by_id.get(container_id)
+            try:
+                if record is not None:
+                    self._write(record)
+            except System as error:
+                _log.error("container %s: state not stored yet: %s", container_id[:12], error)
+                return
+            self._overdue.discard(container_id)
+
+    def _write(self, record: Record) -> None:
         row = encode(record)
         if record.id in self._stored:
             self._rows.update(record.id, row, name=record.name)
@@ -138,7 +173,15 @@ class Registry:
         self._index(record)
 
     def remove(self, container_id: str) -> None:
-        """Forget a container: its row, its name, its id."""
+        """Forget a container: its row, its name, its id.
+
+        Raises:
+            System: the disk is full or broken; nothing has changed.
+        """
+        if container_id in self._stored:
+            self._rows.delete(container_id)
+            self._stored.discard(container_id)
+        self._overdue.discard(container_id)
         record = self._by_id.pop(container_id, None)
         if record is None:
             return
@@ -146,9 +189,6 @@ class Registry:
         if position < len(self._ids) and self._ids[position] == container_id:
             del self._ids[position]
         self.release(record.name, container_id)
-        if container_id in self._stored:
-            self._stored.discard(container_id)
-            self._rows.delete(container_id)
 
     def _index(self, record: Record) -> None:
         known = self._by_id.get(record.id)

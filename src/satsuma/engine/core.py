@@ -89,9 +89,17 @@ class Core:
             self.registry.save(record)
         return record
 
+    def note_fact(self, record: Record) -> Record:
+        """Keep a record of what has happened already; a full disk does not undo it."""
+        if record.hidden:
+            self.registry.note(record)
+        else:
+            self.registry.state_fact(record)
+        return record
+
     def change(self, record: Record, **state: Any) -> Record:
         """Store *record* with some fields of its state replaced."""
-        return self.save(structs.replace(record, state=structs.replace(record.state, **state)))
+        return self.note_fact(structs.replace(record, state=structs.replace(record.state, **state)))
 
     def advance(self, record: Record, event: Event, *, name: str = "") -> State:
         """Return the state after *event*, without storing it.

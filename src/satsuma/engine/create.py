@@ -261,7 +261,7 @@ def plan_mounts(core: Core, record: Record) -> tuple[list[MountPoint], set[str]]
     ]
     points = merge_points(groups, host.tmpfs)
     for destination in record.config.volumes or {}:
-        clean = posixpath.normpath("/" + destination)
+        clean = posixpath.normpath("/" + destination.lstrip("/"))
         if clean not in points and clean not in (host.tmpfs or {}):
             points[clean] = MountPoint(type="volume", destination=clean, copy_data=True, anonymous=True)
     made: set[str] = set()

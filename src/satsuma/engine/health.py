@@ -67,7 +67,7 @@ async def _check(core: Core, container_id: str) -> None:
         record = structs.replace(record, state=structs.replace(record.state, health=after))
         core.registry.note(record)
         if after.status != before.status:
-            core.save(record)
+            core.note_fact(record)
             core.emit(record, f"health_status: {after.status}")
 
 

@@ -11,7 +11,7 @@ from msgspec import structs
 
 from satsuma.base.aio import blocking
 from satsuma.base.clock import now_ns, parse_time
-from satsuma.base.errors import Conflict, EngineError, InvalidParameter
+from satsuma.base.errors import Conflict, EngineError, InvalidParameter, System
 from satsuma.base.failpoints import failpoint
 from satsuma.container import Event, Record, Status
 from satsuma.container.listing import check_filters, matches_labels, without_labels
@@ -66,13 +66,24 @@ async def remove_locked(core: Core, record: Record, *, volumes: bool) -> None:
     core.advance(record, Event.REMOVE)
     supervise.cancel_restart(actor)
     actor.drop_pending()
-    core.registry.remove(record.id)
+    try:
+        core.registry.remove(record.id)
+    except System:
+        # A full disk takes not even the news of a removal: make room first, with what is to go anyway.
+        await blocking(_make_room, core, record.id)
+        core.registry.remove(record.id)
     failpoint("engine.removed")
     drop_volumes(core, record, anonymous=volumes)
     core.emit(record, "destroy")
     actor.notify(record.state.exit_code, "", removed=True)
     core.actors.forget(record.id)
     core.background(f"discard:{record.short_id}", blocking(_discard, core, record.id))
+
+
+def _make_room(core: Core, container_id: str) -> None:
+    """Crash: leaves a row without a directory, whose container can only be removed again."""
+    core.store.snapshots.remove(container_id)
+    core.store.trash.empty()
 
 
 def _discard(core: Core, container_id: str) -> None:

@@ -71,7 +71,7 @@ async def start(core: Core, reference: str) -> bool:
         except NotModified:
             return False
         supervise.cancel_restart(core.actor(record))
-        record = core.save(structs.replace(record, stopped_by_hand=False))
+        record = structs.replace(record, stopped_by_hand=False)
         await run(core, record)
     return True
 
@@ -421,7 +421,7 @@ def _entered(core: Core, record: Record, actor: Actor, monitor: Monitor, sandbox
         started_ns=monitor.started_at_ns or now_ns(),
         health=Health() if probe_command(record.config) else None,
     )
-    record = core.save(structs.replace(record, state=state, started_before=True))
+    record = core.note_fact(structs.replace(record, state=state, started_before=True))
     core.emit(record, "start")
     health.begin(core, record)
     supervise.begin(core, record, monitor)

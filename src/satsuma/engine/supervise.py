@@ -95,7 +95,7 @@ def _note_exit(core: Core, record: Record, status: ExitStatus, *, again: bool) -
     )
     if state.health is not None:
         state = structs.replace(state, health=structs.replace(state.health, status="unhealthy"))
-    return core.save(
+    return core.note_fact(
         structs.replace(
             record,
             state=state,
@@ -128,7 +128,7 @@ async def restart_later(core: Core, container_id: str, pause: float) -> None:
 
 
 async def _give_up(core: Core, record: Record, actor: Actor) -> None:
-    record = core.save(structs.replace(record, state=core.advance(record, Event.GIVE_UP)))
+    record = core.note_fact(structs.replace(record, state=core.advance(record, Event.GIVE_UP)))
     actor.notify(record.state.exit_code, record.state.error)
     if record.host.auto_remove:
         await remove.remove_locked(core, record, volumes=True)
@@ -238,7 +238,7 @@ async def send_signal(core: Core, record: Record, signum: int, *, stopping: bool
         monitor = core.live_monitor(current)
         final = stopping or signum in (SIGKILL, stop_signal(current))
         if final and not core.closing:
-            current = core.save(structs.replace(current, stopped_by_hand=True))
+            current = core.note_fact(structs.replace(current, stopped_by_hand=True))
         try:
             await monitor.signal(signum)
         except Conflict:
@@ -320,7 +320,7 @@ async def pause(core: Core, reference: str) -> None:
             await blocking(cgroup_of(monitor).freeze)
         except OSError as error:
             raise System(f"cannot pause container {record.id}: {error}")
-        record = core.save(structs.replace(record, state=state))
+        record = core.note_fact(structs.replace(record, state=state))
         health.end(core.actor(record))
         core.emit(record, "pause")
 
@@ -339,7 +339,7 @@ async def unpause(core: Core, reference: str) -> None:
             await blocking(cgroup_of(core.live_monitor(record)).thaw)
         except OSError as error:
             raise System(f"cannot unpause container {record.id}: {error}")
-        record = core.save(structs.replace(record, state=state))
+        record = core.note_fact(structs.replace(record, state=state))
         health.begin(core, record)
         core.emit(record, "unpause")
 
