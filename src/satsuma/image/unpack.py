@@ -109,8 +109,7 @@ def add_foreign_layer(
     """
     digest = writer.digest
     directory = store.snapshots.new_dir()
-    with store.layers.lock:
-        store.layers.pinned_blobs.add(digest)
+    store.layers.pin_blob(digest)
     try:
         stored = store.content.has(digest)
         with store.content.open(digest) if stored else writer.reader() as file:
@@ -130,9 +129,8 @@ def add_foreign_layer(
         return register(store, directory, parent, hashing.digest, size, hashing.size, str(blob), kind)
     finally:
         store.snapshots.discard_dir(directory)
-        with store.layers.lock:
-            store.layers.pinned_blobs.discard(digest)
-            store.sweep_blobs({digest})
+        store.layers.unpin_blob(digest)
+        store.sweep_blobs({digest})
 
 
 def _writes_alike(directory: str, file: BinaryIO) -> bool:

@@ -78,8 +78,7 @@ class Layers:
         self.lock = threading.RLock()
         """Held while layers come into being or are swept, so that a sweep sees whole stacks."""
         self._pins: dict[ChainId, int] = {}
-        self.pinned_blobs: set[str] = set()
-        """Blobs that were stored but whose layer is not registered yet; guarded by `lock`."""
+        self._blob_pins: dict[str, int] = {}
         self._known: dict[ChainId, Layer] = {}
         for row in self._rows.all():
             layer = _decode(row.doc)
@@ -176,6 +175,23 @@ class Layers:
                     self._pins[chain_id] = count - 1
                 else:
                     self._pins.pop(chain_id, None)
+
+    def pin_blob(self, digest: str) -> None:
+        """Keep a blob whose layer is not registered yet, until `unpin_blob`."""
+        with self.lock:
+            self._blob_pins[digest] = self._blob_pins.get(digest, 0) + 1
+
+    def unpin_blob(self, digest: str) -> None:
+        """Undo `pin_blob` once."""
+        with self.lock:
+            count = self._blob_pins.pop(digest) - 1
+            if count:
+                self._blob_pins[digest] = count
+
+    def needed_blobs(self) -> set[str]:
+        """Return the blobs that layers, or layers to be, need."""
+        with self.lock:
+            return {layer.blob for layer in self._known.values()} | self._blob_pins.keys()
 
     def lease(self, owner: str, chain: Iterable[ChainId]) -> None:
         """Keep these layers in the name of *owner* until `release`, also over restarts.

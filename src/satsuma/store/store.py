@@ -144,7 +144,7 @@ class Store:
     def sweep_blobs(self, candidates: set[str] | None = None) -> int:
         """Remove blobs that no layer needs, of *candidates* or of all; return the bytes freed."""
         with self.layers.lock:
-            needed = {layer.blob for layer in self.layers.all()} | self.layers.pinned_blobs
+            needed = self.layers.needed_blobs()
             if candidates is None:
                 candidates = {digest for digest, _ in self.content.walk()}
             freed = 0

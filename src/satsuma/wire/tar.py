@@ -210,7 +210,7 @@ class Reader:
             # One zero block and the end of the stream is accepted, as by Go.
             second = self._take(BLOCK)
             if second and second != _ZERO_BLOCK:
-                raise TarError("invalid tar header")
+                raise TarError("archive/tar: invalid tar header")
             return None
         _check_sum(block)
         return block
@@ -239,7 +239,7 @@ class Reader:
         if len(entry.name) > MAX_PATH or len(entry.linkname) > MAX_PATH:
             raise TarError(f"path of {max(len(entry.name), len(entry.linkname))} bytes is too long")
         if not 0 <= entry.size < _MAX_SIZE:
-            raise TarError("invalid tar header: size")
+            raise TarError("archive/tar: invalid tar header: size")
         if entry.kind in _WITHOUT_DATA:
             # A hard link may carry a size without having data (old GNU tar).
             entry.size = 0
@@ -361,7 +361,7 @@ def _check_sum(block: bytes) -> None:
     try:
         expected = _number(field)
     except TarError:
-        raise TarError("invalid tar header") from None
+        raise TarError("archive/tar: invalid tar header") from None
     # The low half of Adler-32 is 1 + the sum of the bytes, modulo 65521: 20 times faster than sum().
     actual = (zlib.adler32(block) & 0xFFFF) - 1 - sum(field) + _SPACES
     if (actual - expected) % _ADLER == 0:
@@ -369,7 +369,7 @@ def _check_sum(block: bytes) -> None:
     # Some old programs summed signed bytes.
     signed = sum(b - 256 if b > 127 else b for b in block[:148] + b" " * 8 + block[156:])
     if signed != expected:
-        raise TarError("invalid tar header")
+        raise TarError("archive/tar: invalid tar header")
 
 
 def _number(field: bytes) -> int:
@@ -383,11 +383,11 @@ def _number(field: bytes) -> int:
     if not digits:
         return 0
     if not digits.isdigit():  # int() would take "_", "+" and "0o"
-        raise TarError("invalid tar header: number")
+        raise TarError("archive/tar: invalid tar header: number")
     try:
         return int(digits, 8)
     except ValueError:
-        raise TarError("invalid tar header: number") from None
+        raise TarError("archive/tar: invalid tar header: number") from None
 
 
 def _decimal(text: bytes) -> int:

@@ -9,6 +9,7 @@ import lzma
 import os
 import stat
 import tarfile
+import threading
 
 import pytest
 from backports import zstd
@@ -751,6 +752,42 @@ def test_layer_being_saved_is_kept(images, base):
     images.store.trash.empty()
     assert b"".join(stream)
     images.store.sweep(images.catalog.roots())
+
+
+def test_loading_saving_and_removing_at_once(images, base):
+    with Box(images, base) as box:
+        scribble(box.root)
+        child = box.commit()
+    images.tag(child.id, "child")
+    archive = b"".join(images.save(["child", "base"]))
+    images.remove("child")
+    images.remove("base")
+    surprises = []
+
+    def work(number):
+        for turn in range(6):
+            try:
+                images.load(io.BytesIO(archive), quiet)
+                if (number + turn) % 2:
+                    assert b"".join(images.save(["child", "base"])) == archive
+                images.remove(["child", "base"][turn % 2], force=True)
+                images.prune(dangling_only=bool(number % 2))
+            except NotFound:
+                continue
+            except Exception as error:
+                surprises.append(error)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert surprises == []
+    images.load(io.BytesIO(archive), quiet)
+    assert b"".join(images.save(["child", "base"])) == archive
+    assert images.check(deep=True) == []
+    images.prune(dangling_only=False)
+    assert images.store.layers.all() == []
 
 
 # Base images
