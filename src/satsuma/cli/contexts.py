@@ -102,6 +102,11 @@ def _all(directory: str) -> list[dict[str, Any]]:
     return [meta for meta in found if isinstance(meta, dict) and meta.get("Name")]
 
 
+def names(directory: str) -> list[str]:
+    """Return the names of all contexts."""
+    return ["default", *sorted(str(meta["Name"]) for meta in _all(directory))]
+
+
 def _default_meta() -> dict[str, Any]:
     host = normalise(os.environ.get("DOCKER_HOST", "")) if os.environ.get("DOCKER_HOST") else DEFAULT_HOST
     return {

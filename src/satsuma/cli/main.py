@@ -66,6 +66,10 @@ def dispatch(words: list[str]) -> int:
         return 0
     if not rest:
         return _print_help([])
+    if rest[0] == "__complete":
+        from satsuma.cli.completion import complete
+
+        return complete(rest[1:], options, PROGRAM)
     if rest[0] == "help":
         return _print_help(rest[1:])
     path, shown, taken = catalog.resolve(rest)
