@@ -27,7 +27,7 @@ from satsuma.build.images import ImageAdapter, StepImage
 from satsuma.build.options import BuildOptions, validate
 from satsuma.build.output import Output, StreamObject
 from satsuma.build.runner import ImagePuller, StepRunner
-from satsuma.build.session import Session, settled
+from satsuma.build.session import ImageChecksums, Session, settled
 from satsuma.build.stage import StageRun
 from satsuma.image import ImageService
 from satsuma.linux.root import Root
@@ -68,6 +68,7 @@ class Builder:
         self._runner = runner
         self._puller = puller
         self._cache = BuildCache(store.db.collection("build_cache"), self._images)
+        self._checksums = ImageChecksums()
         self._workspaces = f"{store.data_root}/build/tmp"
         # What a crash left; nobody else can be using it, the store is locked.
         shutil.rmtree(self._workspaces, ignore_errors=True)
@@ -95,6 +96,7 @@ class Builder:
                 runner=self._runner,
                 puller=self._puller,
                 workspace=workspace,
+                checksums=self._checksums,
                 data_root=self._store.data_root,
                 escape=dockerfile.escape,
                 context=context,

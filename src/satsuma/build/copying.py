@@ -19,7 +19,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from satsuma.build.chmod import Chmod
 from satsuma.linux.root import Root, remove_tree_at
@@ -50,7 +50,6 @@ class CopyPlan:
     owner: Owner | None = None
     chmod: Chmod | None = None
     accept: Callable[[bytes], bool] | None = None
-    _links: dict[tuple[int, int], tuple[int, bytes]] = field(default_factory=dict)
 
 
 def copy_file(source: Root, source_path: bytes, target: Root, target_path: bytes, plan: CopyPlan) -> None:

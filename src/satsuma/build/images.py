@@ -157,7 +157,7 @@ class ImageAdapter:
                 [layer] if layer else [],
                 config,
                 [line],
-                author=line.author or (base.config.author if base else ""),
+                author=line.author,
                 container_config=container,
             )
             # The image keeps the layer from now on.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
@@ -17,7 +18,7 @@ from satsuma.build.output import Output
 from satsuma.build.runner import ImagePuller, StepRunner
 from satsuma.store import Snapshots
 
-__all__ = ["Session", "settled"]
+__all__ = ["ImageChecksums", "Session", "settled"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,6 +48,22 @@ async def _quiet(work: Awaitable[T]) -> tuple[T | None, Exception | None]:
         return None, exc
 
 
+class ImageChecksums:
+    """Checksums of paths in images, which never change, for the images copied from last."""
+
+    def __init__(self, limit: int = 64) -> None:
+        self._limit = limit
+        self._images: OrderedDict[str, dict[bytes, str]] = OrderedDict()
+
+    def of(self, image_id: str) -> dict[bytes, str]:
+        """Return the checksums by path of one image, to be filled by the caller."""
+        known = self._images.setdefault(image_id, {})
+        self._images.move_to_end(image_id)
+        if len(self._images) > self._limit:
+            self._images.popitem(last=False)
+        return known
+
+
 @dataclass(slots=True, kw_only=True)
 class Session:
     """One build.
@@ -63,6 +80,7 @@ class Session:
     runner: StepRunner
     puller: ImagePuller | None
     workspace: Workspace
+    checksums: ImageChecksums
     data_root: str
     escape: str
     context: Context | None = None

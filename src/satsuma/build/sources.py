@@ -12,7 +12,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from satsuma.base.errors import InvalidParameter
 from satsuma.build.contenthash import file_checksum, join_checksums, tree_checksums
@@ -36,7 +36,7 @@ class Source:
         checksum: `file:…` or `dir:…`.
         remote: came over the network; not unpacked by itself.
         parents: directories that `--parents` puts in front of the name, with a trailing slash, or nothing.
-        base: of `accept`: path of the directory whose content is filtered.
+        accept: tells of a path inside the directory whether it is copied.
     """
 
     root: Root
@@ -180,7 +180,7 @@ class Resolver:
         except OSError as exc:
             raise InvalidParameter(f"stat {word}: {(exc.strerror or '').lower()}") from exc
         directory = stat.S_ISDIR(status.st_mode)
-        accept = _acceptor(matcher, path if not directory else b"") if matcher else None
+        accept = _acceptor(matcher) if matcher else None
         if accept is not None and not directory and not accept(os.path.basename(path)):
             raise InvalidParameter("no source files were specified")
         return Source(
@@ -275,13 +275,11 @@ def _exclusion(exclude: tuple[str, ...]) -> Matcher | None:
         raise InvalidParameter(str(exc)) from None
 
 
-def _acceptor(matcher: Matcher, _base: bytes) -> Callable[[bytes], bool]:
+def _acceptor(matcher: Matcher) -> Callable[[bytes], bool]:
     return lambda path: not matcher.matches(path.decode("utf-8", "surrogateescape"))
 
 
 def _with_parents(source: Source, pivot: bytes) -> Source:
-    from dataclasses import replace
-
     path = source.path
     if pivot and path.startswith(pivot + b"/"):
         path = path[len(pivot) + 1 :]

@@ -218,6 +218,14 @@ async def test_between_stages_owners_stay(lab: Lab) -> None:
     assert lab.tree("/w") == ["f", "l"]
 
 
+async def test_copies_of_images_hit_the_cache(lab: Lab) -> None:
+    text = "FROM busybox AS one\nRUN echo x > /f\nFROM scratch\nCOPY --from=one /f /g\nCOPY --from=busybox /bin /b\n"
+    await lab.ok(text)
+    assert (await lab.ok(text)).cached == 3
+    other = await lab.ok(text.replace("echo x", "echo y"))
+    assert other.cached == 0
+
+
 async def test_hard_links_stay_hard_links(lab: Lab) -> None:
     await lab.ok(
         "FROM busybox AS one\nRUN mkdir -p /o/sub && echo x > /o/a && ln /o/a /o/sub/b\nFROM scratch\nCOPY --from=one /o /p\n"
@@ -276,6 +284,11 @@ async def test_heredoc_copies_expand_variables(lab: Lab) -> None:
     await lab.ok("FROM busybox\nENV X=1\nCOPY <<a <<'b' /d/\nx is $X, \"quoted\"\na\nx is $X\nb\n")
     assert lab.read("/d/a") == 'x is 1, "quoted"\n'
     assert lab.read("/d/b") == "x is $X\n"
+
+
+async def test_into_the_top_directory(lab: Lab) -> None:
+    await lab.ok("FROM scratch\nCOPY dir /\nCOPY a /\nADD t.tar /\nADD t.tgz .\nCOPY b .\n", dict(CONTEXT))
+    assert lab.tree("/") == ["a", "b", "in", "in-tar", "in-tgz", "sub", "sub/deep"]
 
 
 async def test_names_that_are_not_utf8(lab: Lab) -> None:

@@ -4,7 +4,9 @@ Owns syntax and nothing else: three pure steps, each of which can be tested and 
 images, containers or the network; variables are expanded by whoever executes, at the moment of execution, because
 their values change from instruction to instruction.
 
-    lexer          bytes → Dockerfile(directives, nodes)      directives, comments, continuation, here-documents, flags
+    lexer          bytes → Dockerfile(directives, nodes)      directives, comments, continuation
+    arguments      line → node                                flags, exec form, key=value
+    heredocs       word → here-document
     instructions   node → Run, Copy, …; nodes → stages        per-instruction grammar, did-you-mean
     expansion      instruction + variables → instruction      which fields of which instruction know `$x`
     config         instruction + config → config              ENV, CMD, … and `commit --change`
@@ -15,7 +17,10 @@ Source: docs.docker.com/reference/dockerfile/.
 from satsuma.wire.dockerfile.config import apply, apply_changes
 from satsuma.wire.dockerfile.errors import DockerfileError
 from satsuma.wire.dockerfile.expansion import expand
-from satsuma.wire.dockerfile.instructions import (
+from satsuma.wire.dockerfile.heredocs import parse_heredoc_word
+from satsuma.wire.dockerfile.instructions import parse_instruction, parse_node, parse_stages
+from satsuma.wire.dockerfile.lexer import parse
+from satsuma.wire.dockerfile.model import (
     Add,
     Arg,
     Cmd,
@@ -39,20 +44,9 @@ from satsuma.wire.dockerfile.instructions import (
     User,
     Volume,
     Workdir,
-    parse_instruction,
-    parse_node,
-    parse_stages,
-)
-from satsuma.wire.dockerfile.lexer import (
-    Directive,
-    Dockerfile,
-    Heredoc,
-    Node,
-    ParseWarning,
-    parse,
-    parse_heredoc_word,
 )
 from satsuma.wire.dockerfile.mounts import RunMount, parse_mount
+from satsuma.wire.dockerfile.nodes import Directive, Dockerfile, Heredoc, Node, ParseWarning
 
 __all__ = [
     "Add",

@@ -17,7 +17,9 @@ from satsuma.base.errors import InvalidParameter
 from satsuma.base.sizes import format_duration_go
 from satsuma.wire.dockerfile.errors import DockerfileError
 from satsuma.wire.dockerfile.expansion import expand
-from satsuma.wire.dockerfile.instructions import (
+from satsuma.wire.dockerfile.instructions import parse_node
+from satsuma.wire.dockerfile.lexer import parse
+from satsuma.wire.dockerfile.model import (
     Cmd,
     Entrypoint,
     Env,
@@ -33,9 +35,7 @@ from satsuma.wire.dockerfile.instructions import (
     User,
     Volume,
     Workdir,
-    parse_node,
 )
-from satsuma.wire.dockerfile.lexer import parse
 from satsuma.wire.goquote import quote, quote_list
 from satsuma.wire.patterns import clean
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from satsuma.wire.dockerfile.errors import DockerfileError
-from satsuma.wire.dockerfile.instructions import (
+from satsuma.wire.dockerfile.model import (
     Add,
     Arg,
     Copy,
