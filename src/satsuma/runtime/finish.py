@@ -32,6 +32,9 @@ def finish(stage: Stage) -> NoReturn:
     """Become the program."""
     process = stage.plan.process
     if process is None:
+        # Legal until `start` (runtime-spec config.md#process).
+        os.write(stage.sock, b"R")
+        _wait_for_start(stage)
         raise StepError("process property must not be empty")
     if process.no_new_privileges:
         prctl.set_no_new_privs()
@@ -52,6 +55,9 @@ def finish(stage: Stage) -> NoReturn:
     program = seccomp.Program(stage.plan.filter_bpf) if stage.plan.filter_bpf else None
     argv = syscalls.string_array([syscalls.encode(arg) for arg in stage.args])
     envp = syscalls.string_array([syscalls.encode(item) for item in env])
+    if stage.plan.extras.death_signal:
+        # After the last change of credentials that could clear it (prctl(2)); losing capabilities does not.
+        prctl.set_parent_death_signal(stage.plan.extras.death_signal)
     os.write(stage.sock, b"R")
     _wait_for_start(stage)
     config = stage.plan.config
@@ -303,11 +309,10 @@ def _interpreter(fd: int) -> bytes:
 
 
 def _wait_for_start(stage: Stage) -> None:
-    """With an exec FIFO: wait until `start` opens it, and say so by one byte."""
+    """With an exec FIFO: wait until `start` opens it, and say so by one byte; execve closes it."""
     fifo = stage.plan.extras.exec_fifo_fd
     if fifo < 0:
         return
     # By the link in our own procfs: the container's may be covered, the FIFO itself is outside of its root.
-    fd = os.open(f"self/fd/{fifo}", os.O_WRONLY | os.O_CLOEXEC, dir_fd=stage.private_procfs())
-    os.write(fd, b"0")
-    os.close(fd)
+    stage.fifo = os.open(f"self/fd/{fifo}", os.O_WRONLY | os.O_CLOEXEC, dir_fd=stage.private_procfs())
+    os.write(stage.fifo, b"0")

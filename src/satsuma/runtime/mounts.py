@@ -202,3 +202,9 @@ def _read_idmap(spec: MountSpec, raw: dict[str, Any]) -> None:
         spec.idmap = "idmap"
     if spec.idmap and not spec.bind:
         raise ConfigError(f"mount {spec.destination}: idmap works for bind mounts only")
+
+
+def known_options() -> list[str]:
+    """Return the names of all options with a meaning of their own, sorted."""
+    names = {*_ATTRIBUTES, *_RECURSIVE, *_PROPAGATION, *_SUPERBLOCK, *_NO_EFFECT}
+    return sorted(names | {"bind", "rbind", "remount", "tmpcopyup"})

@@ -47,10 +47,12 @@ class Stage:
         sock: descriptor of our end of the socket to the parent.
         root: the container's root file system, once it exists.
         procfs: mount descriptor of a procfs of our own making, -1 until needed.
+        fifo: the exec FIFO, open for writing from `start` until execve closes it.
     """
 
     __slots__ = (
         "args",
+        "fifo",
         "gid",
         "groups",
         "home",
@@ -70,6 +72,7 @@ class Stage:
         self.init_pidfd = init_pidfd
         self.root: Root = Root(-1)
         self.procfs = -1
+        self.fifo = -1
         self.uid = self.gid = 0
         self.groups: list[int] = []
         self.home = "/"
@@ -122,10 +125,13 @@ def run(stage: Stage) -> NoReturn:
 
 def _report(stage: Stage, text: str, exit_code: int) -> None:
     message = b"E" + bytes([exit_code]) + text.encode("utf-8", "surrogateescape")[:16000]
-    try:
-        os.write(stage.sock, message)
-    except OSError:
-        return
+    # Whoever called `start` waits at the other end of the FIFO; before that, the parent does at the socket.
+    for fd in (stage.fifo, stage.sock):
+        try:
+            os.write(fd, message)
+            return
+        except OSError:
+            continue
 
 
 class _NoImports:

@@ -1,0 +1,495 @@
+"""The program `satsuma-oci`: the OCI runtime command line, flag for flag that of runc.
+
+Flags which mean nothing here are refused, with two exceptions that managers pass on every call: --criu (no
+longer used by runc itself) and --rootless=false/auto.
+
+Source: runtime-spec runtime.md#command-line; runc man pages; what containerd, podman and CRI-O call.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from satsuma.linux import prctl
+from satsuma.runtime import fastjson, state
+from satsuma.runtime.cliargs import Flags, UsageError
+from satsuma.runtime.errors import RuntimeFailure, error_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from satsuma.runtime.maker import Options
+
+    Values = dict[str, Any]
+
+NAME = "satsuma-oci"
+_GLOBAL = Flags("root:str log:str log-format:str debug systemd-cgroup rootless:str criu:str version,v help,h")
+_PROCESS = "console-socket:str pid-file:str pidfd-socket:str preserve-fds:int no-new-keyring"
+
+
+class Context:
+    """Global flags, and where errors go."""
+
+    __slots__ = ("debug", "log", "log_format", "root")
+
+    def __init__(self, values: Values) -> None:
+        self.root: str = values.get("root") or _default_root()
+        self.log: str = values.get("log", "")
+        self.log_format: str = values.get("log-format", "text")
+        self.debug = bool(values.get("debug"))
+        if self.log_format not in ("text", "json"):
+            raise UsageError(f'invalid "log-format": {self.log_format}')
+        if values.get("systemd-cgroup"):
+            raise UsageError("--systemd-cgroup: the systemd cgroup driver is not supported, use cgroupfs")
+        if values.get("rootless", "auto") not in ("auto", "false"):
+            raise UsageError("--rootless is not supported")
+
+    def entry(self, level: str, message: str) -> None:
+        """Write one log entry to the log file, or to stderr when there is none."""
+        if level == "debug" and not self.debug:
+            return
+        stamp = state.now_rfc3339()[:19] + "Z"
+        if self.log_format == "json":
+            line = fastjson.dumps({"level": level, "msg": message, "time": stamp})
+        else:
+            line = f'time="{stamp}" level={level} msg={fastjson.dumps(message)}'
+        data = (line + "\n").encode("utf-8", "surrogateescape")
+        if not self.log:
+            os.write(2, data)
+            return
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        try:
+            fd = os.open(self.log, flags, 0o644)
+        except OSError as error:
+            os.write(2, f"open {self.log}: {error_text(error)}\n".encode())
+            return
+        os.write(fd, data)
+        os.close(fd)
+
+    def fail(self, message: str) -> None:
+        """Report an error: to the log, and as bare text to stderr when the log is a file."""
+        self.entry("error", message)
+        if self.log:
+            os.write(2, (message + "\n").encode("utf-8", "surrogateescape"))
+
+
+def _default_root() -> str:
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    return f"{runtime}/satsuma-oci" if os.getuid() and runtime else "/run/satsuma-oci"
+
+
+def _one_id(args: list[str], command: str) -> str:
+    if len(args) != 1:
+        raise UsageError(f'"{NAME} {command}" requires exactly 1 argument(s)')
+    return args[0]
+
+
+def _options(values: Values) -> Options:
+    from satsuma.runtime.maker import Options
+
+    options = Options()
+    options.console_socket = values.get("console-socket", "")
+    options.pid_file = values.get("pid-file", "")
+    options.pidfd_socket = values.get("pidfd-socket", "")
+    options.preserve_fds = values.get("preserve-fds", 0)
+    options.no_new_keyring = bool(values.get("no-new-keyring"))
+    options.no_pivot = bool(values.get("no-pivot"))
+    options.detach = bool(values.get("detach"))
+    return options
+
+
+def _create(context: Context, values: Values, args: list[str]) -> int:
+    from satsuma.runtime import maker
+
+    options = _options(values)
+    options.detach = True
+    container_id = _one_id(args, "create")
+    try:
+        _, init = maker.create_container(context.root, container_id, values.get("bundle", "."), options)
+    except RuntimeFailure as error:
+        raise RuntimeFailure(f"{NAME} create failed: {error}") from error
+    _warn_all(context, init.warnings)
+    return 0
+
+
+def _warn_all(context: Context, warnings: list[str]) -> None:
+    for warning in warnings:
+        context.entry("warning", warning)
+
+
+def _run(context: Context, values: Values, args: list[str]) -> int:
+    from satsuma.runtime import maker, manager
+    from satsuma.runtime.console import Foreground
+
+    options = _options(values)
+    container_id = _one_id(args, "run")
+    if not values.get("no-subreaper"):
+        prctl.set_child_subreaper()
+    foreground = None if options.detach else Foreground()
+    try:
+        bundle = values.get("bundle", ".")
+        if foreground is not None and _has_terminal(bundle):
+            options.console_size = foreground.open_terminal()
+        container, init = maker.create_container(context.root, container_id, bundle, options)
+        _warn_all(context, init.warnings)
+        try:
+            manager.start_container(container)
+        except RuntimeFailure:
+            manager.delete_container(container, force=True, warn=_warner(context))
+            raise
+    except RuntimeFailure as error:
+        if foreground is not None:
+            foreground.close()
+        raise RuntimeFailure(f"{NAME} run failed: {error}") from error
+    if foreground is None:
+        return 0
+    status = foreground.wait(init.pidfd, init.console_master_fd)
+    foreground.close()
+    if not values.get("keep"):
+        manager.delete_container(container, force=True, warn=_warner(context))
+    return status
+
+
+def _has_terminal(bundle: str) -> bool:
+    from satsuma.runtime.maker import load_config
+
+    process = load_config(os.path.realpath(bundle))[1].process
+    return process is not None and process.terminal
+
+
+def _warner(context: Context) -> Callable[[str], None]:
+    return lambda text: context.entry("warning", text)
+
+
+def _start(context: Context, values: Values, args: list[str]) -> int:
+    from satsuma.runtime import manager
+
+    manager.start_container(state.load(context.root, _one_id(args, "start")))
+    return 0
+
+
+def _state(context: Context, values: Values, args: list[str]) -> int:
+    container = state.load(context.root, _one_id(args, "state"))
+    os.write(1, fastjson.dumps_indented(container.oci_state()).encode("utf-8", "surrogateescape"))
+    return 0
+
+
+def _print(text: str) -> None:
+    os.write(1, (text + "\n").encode("utf-8", "surrogateescape"))
+
+
+def _list(context: Context, values: Values, args: list[str]) -> int:
+    try:
+        names = sorted(os.listdir(context.root))
+    except FileNotFoundError:
+        names = []
+    states = []
+    for name in names:
+        try:
+            states.append(state.load(context.root, name).oci_state())
+        except RuntimeFailure as error:
+            context.entry("error", f"load container {name}: {error}")
+    if values.get("quiet"):
+        for entry in states:
+            _print(entry["id"])
+    elif values.get("format", "table") == "json":
+        _print(fastjson.dumps(states))
+    elif values.get("format", "table") == "table":
+        rows = [["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]]
+        keys = ("id", "pid", "status", "bundle", "created", "owner")
+        rows += [[str(entry[key]) for key in keys] for entry in states]
+        _print_table(rows)
+    else:
+        raise UsageError("invalid format option")
+    return 0
+
+
+def _print_table(rows: list[list[str]]) -> None:
+    # text/tabwriter with a minimum width of 12 and a padding of 3, as runc sets it.
+    widths = [max(12, *(len(row[i]) + 3 for row in rows)) for i in range(len(rows[0]) - 1)]
+    for row in rows:
+        _print("".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)) + row[-1])
+
+
+def _kill(context: Context, values: Values, args: list[str]) -> int:
+    from satsuma.runtime import manager
+
+    if not 1 <= len(args) <= 2:
+        raise UsageError(f'"{NAME} kill" requires a minimum of 1 argument')
+    container = state.load(context.root, args[0])
+    signum = parse_signal(args[1] if len(args) == 2 else "SIGTERM")
+    manager.kill_container(container, signum, everyone=bool(values.get("all")))
+    return 0
+
+
+_SIGNALS = (
+    "HUP INT QUIT ILL TRAP ABRT BUS FPE KILL USR1 SEGV USR2 PIPE ALRM TERM STKFLT CHLD CONT STOP TSTP TTIN TTOU "
+    "URG XCPU XFSZ VTALRM PROF WINCH IO PWR SYS"
+).split()
+
+
+def parse_signal(text: str) -> int:
+    """Return the number of "9", "KILL", "SIGKILL" or "RTMIN+1".
+
+    Raises:
+        RuntimeFailure: unknown signal "FOO"
+    """
+    if text.isascii() and text.isdigit() and 1 <= int(text) <= 64:
+        return int(text)
+    name = text.upper().removeprefix("SIG")
+    if name in _SIGNALS:
+        return _SIGNALS.index(name) + 1
+    if name == "POLL":
+        return 29
+    for base, start, sign in (("RTMIN", 34, 1), ("RTMAX", 64, -1)):
+        if name.startswith(base):
+            offset = name[len(base) :].lstrip("+-")
+            if not offset or (offset.isascii() and offset.isdigit()):
+                number = start + sign * int(offset or 0)
+                if 34 <= number <= 64:
+                    return number
+    raise RuntimeFailure(f'unknown signal "{text}"')
+
+
+def _delete(context: Context, values: Values, args: list[str]) -> int:
+    from satsuma.runtime import manager
+
+    container_id = _one_id(args, "delete")
+    force = bool(values.get("force"))
+    try:
+        container = state.load(context.root, container_id)
+    except state.ContainerNotFound:
+        # A create that was killed leaves a directory without a state file.
+        _remove_remains(f"{context.root}/{container_id}")
+        if force:
+            return 0
+        raise
+    manager.delete_container(container, force=force, warn=_warner(context))
+    return 0
+
+
+def _remove_remains(directory: str) -> None:
+    try:
+        for name in os.listdir(directory):
+            os.unlink(f"{directory}/{name}")
+        os.rmdir(directory)
+    except OSError:
+        return
+
+
+def _exec(context: Context, values: Values, args: list[str]) -> int:
+    from satsuma.runtime import execargs, maker
+    from satsuma.runtime.console import Foreground
+
+    if not args:
+        raise UsageError(f'"{NAME} exec" requires a minimum of 1 argument')
+    options = _options(values)
+    foreground = None if options.detach else Foreground()
+    container = None
+    try:
+        container = state.load(context.root, args[0])
+        process = execargs.process_from(container.config, values, args[1:])
+        if foreground is not None and process.get("terminal"):
+            options.console_size = foreground.open_terminal()
+        init = maker.exec_process(
+            container,
+            process,
+            options,
+            ignore_paused=bool(values.get("ignore-paused")),
+            cgroup_path=values.get("cgroup", ""),
+        )
+    except RuntimeFailure as error:
+        if foreground is not None:
+            foreground.close()
+        context.fail(f"exec failed: {error}" if container is not None else str(error))
+        return 255
+    _warn_all(context, init.warnings)
+    if foreground is None:
+        return 0
+    status = foreground.wait(init.pidfd, init.console_master_fd)
+    foreground.close()
+    return status
+
+
+def _ps(context: Context, values: Values, args: list[str]) -> int:
+    if not args:
+        raise UsageError(f'"{NAME} ps" requires a minimum of 1 argument')
+    container = state.load(context.root, args[0])
+    pids = container.cgroup().pids() if container.cgroup().exists() else []
+    form = values.get("format", "table")
+    if form == "json":
+        _print(fastjson.dumps(pids))
+        return 0
+    if form != "table":
+        raise UsageError("invalid format option")
+    from satsuma.runtime import ps
+
+    for line in ps.table(pids, args[1:] or ["-ef"]):
+        _print(line)
+    return 0
+
+
+def _pause(context: Context, values: Values, args: list[str]) -> int:
+    from satsuma.runtime import manager
+
+    manager.pause_container(state.load(context.root, _one_id(args, "pause")))
+    return 0
+
+
+def _resume(context: Context, values: Values, args: list[str]) -> int:
+    from satsuma.runtime import manager
+
+    manager.resume_container(state.load(context.root, _one_id(args, "resume")))
+    return 0
+
+
+def _update(context: Context, values: Values, args: list[str]) -> int:
+    from satsuma.runtime import updateargs
+
+    updateargs.update(state.load(context.root, _one_id(args, "update")), values)
+    return 0
+
+
+def _events(context: Context, values: Values, args: list[str]) -> int:
+    from satsuma.runtime import events
+
+    container = state.load(context.root, _one_id(args, "events"))
+    events.run(container, once=bool(values.get("stats")), interval=values.get("interval", "5s"), out=_print)
+    return 0
+
+
+def _spec(context: Context, values: Values, args: list[str]) -> int:
+    from satsuma.runtime import features
+
+    if values.get("rootless"):
+        raise UsageError("spec --rootless is not supported")
+    path = os.path.join(values.get("bundle", "."), "config.json")
+    text = fastjson.dumps_indented(features.example_spec(), indent=4)
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    except FileExistsError as error:
+        raise RuntimeFailure("File config.json exists. Remove it first") from error
+    os.write(fd, text.encode())
+    os.close(fd)
+    return 0
+
+
+def _features(context: Context, values: Values, args: list[str]) -> int:
+    from satsuma.runtime import features
+
+    _print(fastjson.dumps_indented(features.features(), indent=4))
+    return 0
+
+
+def _plan(context: Context, values: Values, args: list[str]) -> int:
+    """Print the plan of a bundle, without doing anything (not in runc)."""
+    from satsuma.runtime import maker, plan
+
+    bundle = os.path.realpath(values.get("bundle", "."))
+    config = maker.load_config(bundle)[1]
+    group = state.cgroup_for(config.cgroups_path, args[0] if args else "plan")
+    _print(plan.plan_init(config, plan.Extras(bundle=bundle), cgroup=group).describe())
+    return 0
+
+
+def _no_criu(context: Context, values: Values, args: list[str]) -> int:
+    raise RuntimeFailure("checkpoint and restore need criu, which is not supported")
+
+
+_RESOURCES = (
+    "resources,r:str blkio-weight:int cpu-period:int cpu-quota:int cpu-burst:int cpu-share:int cpu-rt-period:int "
+    "cpu-rt-runtime:int cpu-idle:int cpuset-cpus:str cpuset-mems:str memory:str memory-reservation:str "
+    "memory-swap:str kernel-memory:str kernel-memory-tcp:str pids-limit:int l3-cache-schema:str mem-bw-schema:str"
+)
+_EXEC = (
+    "console-socket:str cwd:str env,e:list tty,t user,u:str additional-gids,g:list process,p:str detach,d "
+    "pid-file:str pidfd-socket:str process-label:str apparmor:str no-new-privs cap,c:list preserve-fds:int "
+    "cgroup:str ignore-paused no-new-keyring"
+)
+# command: (flags, function)
+COMMANDS: dict[str, tuple[str, Callable[[Context, Values, list[str]], int]]] = {
+    "create": (f"bundle,b:str no-pivot {_PROCESS}", _create),
+    "run": (f"bundle,b:str no-pivot detach,d keep no-subreaper {_PROCESS}", _run),
+    "start": ("", _start),
+    "state": ("", _state),
+    "list": ("format,f:str quiet,q", _list),
+    "kill": ("all,a", _kill),
+    "delete": ("force,f", _delete),
+    "exec": (_EXEC, _exec),
+    "ps": ("format,f:str", _ps),
+    "pause": ("", _pause),
+    "resume": ("", _resume),
+    "update": (_RESOURCES, _update),
+    "events": ("interval:str stats", _events),
+    "spec": ("bundle,b:str rootless", _spec),
+    "features": ("", _features),
+    "plan": ("bundle,b:str", _plan),
+    "checkpoint": ("image-path:str work-path:str leave-running tcp-established file-locks", _no_criu),
+    "restore": (
+        "image-path:str work-path:str bundle,b:str detach,d pid-file:str console-socket:str",
+        _no_criu,
+    ),
+}
+
+
+def _version() -> str:
+    from satsuma.runtime.features import SPEC_VERSION, VERSION
+
+    return f"{NAME} version {VERSION}\nspec: {SPEC_VERSION}"
+
+
+def _usage() -> str:
+    flags = "--root DIR, --log FILE, --log-format text|json, --debug, --version"
+    return f"usage: {NAME} [{flags}] COMMAND [flags] [ID] ...\ncommands: {' '.join(COMMANDS)}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; return the exit status."""
+    # Before anything of a container can look at us.
+    prctl.set_dumpable(dumpable=False)
+    arguments = sys.argv[1:] if argv is None else argv
+    context = None
+    try:
+        values, rest = _GLOBAL.parse(arguments)
+        if values.get("version"):
+            _print(_version())
+            return 0
+        context = Context(values)
+        if values.get("help") or not rest or rest[0] == "help":
+            _print(_usage())
+            return 0 if values.get("help") or rest else 1
+        return _dispatch(context, rest)
+    except UsageError as error:
+        (context or _plain).fail(str(error))
+        os.write(2, (_usage() + "\n").encode())
+        return 1
+    except RuntimeFailure as error:
+        (context or _plain).fail(str(error))
+        return 1
+    except OSError as error:
+        where = f"{error.filename}: " if isinstance(error.filename, str) else ""
+        (context or _plain).fail(where + error_text(error))
+        return 1
+
+
+def _dispatch(context: Context, rest: list[str]) -> int:
+    command = COMMANDS.get(rest[0])
+    if command is None:
+        raise UsageError(f"No help topic for '{rest[0]}'")
+    flags = Flags(command[0] + " help,h")
+    # Only the program of `exec` and the arguments of `ps` may look like flags.
+    values, args = flags.parse(rest[1:], stop_at_positional=rest[0] in ("exec", "ps"))
+    if values.get("help"):
+        _print(_usage())
+        return 0
+    return command[1](context, values, args)
+
+
+_plain = Context({})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,251 @@
+"""New processes for `satsuma-oci`: a container from its bundle, a further process in a running one.
+
+Source: runtime-spec runtime.md#create; runc utils_linux.go.
+"""
+
+from __future__ import annotations
+
+import os
+
+from satsuma.linux import pidfd
+from satsuma.runtime import create, fastjson, state
+from satsuma.runtime.config import Config, parse
+from satsuma.runtime.console import send_fd
+from satsuma.runtime.errors import ConfigError, RuntimeFailure, StartFailed, error_text
+from satsuma.runtime.exec import start_exec
+from satsuma.runtime.manager import hook_base, host_hooks
+from satsuma.runtime.plan import Extras
+from satsuma.runtime.state import PAUSED, STOPPED, Container
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from satsuma.linux.cgroup import Cgroup
+
+_MAX_CONFIG = 16 << 20
+
+
+class Options:
+    """How a process is to be made (flags of create, run and exec).
+
+    Attributes:
+        console_socket: where the terminal's master goes, "" for nowhere.
+        detach: our caller will not stay.
+    """
+
+    __slots__ = (
+        "console_size",
+        "console_socket",
+        "detach",
+        "no_new_keyring",
+        "no_pivot",
+        "pid_file",
+        "pidfd_socket",
+        "preserve_fds",
+    )
+
+    def __init__(self) -> None:
+        self.console_socket = self.pid_file = self.pidfd_socket = ""
+        self.detach = self.no_pivot = self.no_new_keyring = False
+        self.preserve_fds = 0
+        self.console_size: tuple[int, int] | None = None
+
+
+def load_config(bundle: str) -> tuple[dict[str, Any], Config]:
+    """Read and check the bundle's configuration."""
+    path = bundle + "/config.json"
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_MAX_CONFIG + 1)
+    except FileNotFoundError as error:
+        raise RuntimeFailure("JSON specification file config.json not found") from error
+    except OSError as error:
+        raise RuntimeFailure(f"open {path}: {error_text(error)}") from error
+    if len(data) > _MAX_CONFIG:
+        raise ConfigError("config.json is larger than 16 MiB")
+    try:
+        raw = fastjson.loads(data)
+    except ValueError as error:
+        raise ConfigError(f"malformed spec file: {error}") from error
+    return raw, parse(raw)
+
+
+def _check_rootfs(config: Config, bundle: str) -> str:
+    path = os.path.normpath(os.path.join(bundle, config.root_path))
+    try:
+        real = os.path.realpath(path, strict=True)
+    except OSError as error:
+        raise ConfigError(f"invalid rootfs: stat {path}: {error_text(error)}") from error
+    if not os.path.isdir(real):
+        raise ConfigError(f"invalid rootfs: {path} is not a directory")
+    if real == "/":
+        raise ConfigError("invalid rootfs: rootfs must not be the root directory of the host")
+    return real
+
+
+def _check_console(config: Config, options: Options) -> None:
+    terminal = config.process is not None and config.process.terminal
+    if options.detach and terminal and not options.console_socket:
+        raise RuntimeFailure("cannot allocate tty if runc will detach without setting console socket")
+    if options.console_socket and not (options.detach and terminal):
+        raise RuntimeFailure("cannot use console socket if runc will not detach or allocate tty")
+
+
+def _listen_fds(raw: dict[str, Any] | None, options: Options) -> int:
+    """Return the number of descriptors to keep; socket activation adds its own (sd_listen_fds(3))."""
+    count = options.preserve_fds
+    passed = os.environ.get("LISTEN_FDS", "")
+    if raw is not None and passed.isascii() and passed.isdigit():
+        count += int(passed)
+        raw.setdefault("env", []).extend((f"LISTEN_FDS={passed}", "LISTEN_PID=1"))
+    return count
+
+
+def create_container(
+    root: str, container_id: str, bundle: str, options: Options
+) -> tuple[Container, create.Init]:
+    """Make a container that waits for `start_container`; leaves nothing behind when it fails."""
+    bundle = os.path.realpath(bundle)
+    raw, _ = load_config(bundle)
+    preserve = _listen_fds(raw.get("process"), options)
+    config = parse(raw)
+    _check_console(config, options)
+    rootfs = _check_rootfs(config, bundle)
+    config.root_path = rootfs
+    group = state.cgroup_for(config.cgroups_path, state.check_id(container_id))
+    directory = state.reserve(root, container_id)
+    container = Container(directory, {"id": container_id})
+    try:
+        if group.exists() and group.is_populated():
+            raise RuntimeFailure("container's cgroup is not empty")
+        container.data.update(_first_state(raw, group, bundle, rootfs))
+        init = _create(container, config, options, preserve)
+    except BaseException:
+        container.remove_directory()
+        raise
+    return container, init
+
+
+def _first_state(raw: dict[str, Any], group: Cgroup, bundle: str, rootfs: str) -> dict[str, Any]:
+    return {
+        "init_process_pid": 0,
+        "init_process_start": 0,
+        "created": state.now_rfc3339(),
+        "bundle": bundle,
+        "rootfs": rootfs,
+        "owner": os.environ.get("SUDO_USER", "") or ("root" if os.getuid() == 0 else ""),
+        "cgroup_path": group.path,
+        "cgroup_paths": group.dirs,
+        "config": raw,
+    }
+
+
+def _create(container: Container, config: Config, options: Options, preserve: int) -> create.Init:
+    bundle = container.data["bundle"]
+    os.mkfifo(container.fifo, 0o622)
+    fifo = os.open(container.fifo, os.O_PATH | os.O_CLOEXEC)
+    extras = Extras(
+        bundle=bundle,
+        preserve_fds=preserve,
+        exec_fifo_fd=fifo,
+        keyring="" if options.no_new_keyring else f"_ses.{container.id}",
+        no_pivot=options.no_pivot,
+        state=hook_base(container),
+    )
+
+    def remember(init: create.Init) -> None:
+        container.data.update(init_process_pid=init.pid, init_process_start=init.start_time)
+        container.save()
+
+    def runtime_hooks(pid: int) -> None:
+        # The names of the states are those which the validation suite of the runtime-spec expects.
+        for kind, status in (("prestart", "created"), ("createRuntime", "creating")):
+            if kind in config.hooks:
+                try:
+                    host_hooks(container, config, kind, status, pid)
+                except RuntimeFailure as error:
+                    text = f"unable to start container process: error during container init: {error}"
+                    raise StartFailed(text) from error
+
+    try:
+        init = create.start(
+            config,
+            extras=extras,
+            cgroup=container.cgroup(),
+            console=options.console_size,
+            on_created=remember,
+            on_runtime_hooks=runtime_hooks,
+        )
+    finally:
+        os.close(fifo)
+    _deliver(init, options)
+    return init
+
+
+def _deliver(init: create.Init, options: Options) -> None:
+    """Hand out terminal, pidfd and pid file."""
+    try:
+        if options.console_socket and init.console_master_fd is not None:
+            send_fd(options.console_socket, init.console_master_fd, b"/dev/ptmx")
+            os.close(init.console_master_fd)
+            init.console_master_fd = None
+        if options.pidfd_socket:
+            send_fd(options.pidfd_socket, init.pidfd, b"pidfd")
+        if options.pid_file:
+            write_pid_file(options.pid_file, init.pid)
+    except BaseException:
+        pidfd.send_signal(init.pidfd, 9)
+        raise
+
+
+def write_pid_file(path: str, pid: int) -> None:
+    """Write a pid without a newline, visible only when it is complete."""
+    directory, _, name = path.rpartition("/")
+    temporary = f"{directory or '.'}/.{name}"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(fd, str(pid).encode())
+    finally:
+        os.close(fd)
+    os.rename(temporary, path)
+
+
+def exec_process(
+    container: Container,
+    process: dict[str, Any],
+    options: Options,
+    *,
+    ignore_paused: bool,
+    cgroup_path: str = "",
+) -> create.Init:
+    """Start a further process."""
+    status = container.status()
+    if status == STOPPED:
+        raise RuntimeFailure("cannot exec in a stopped container")
+    if status == PAUSED and not ignore_paused:
+        raise RuntimeFailure("cannot exec in a paused container (use --ignore-paused to override)")
+    terminal = bool(process.get("terminal"))
+    if options.detach and terminal and not options.console_socket:
+        raise RuntimeFailure("cannot allocate tty if runc will detach without setting console socket")
+    if options.console_socket and not (options.detach and terminal):
+        raise RuntimeFailure("cannot use console socket if runc will not detach or allocate tty")
+    group = container.cgroup()
+    if cgroup_path:
+        path = cgroup_path.partition(":")[2] or cgroup_path
+        group.dirs = {
+            name: directory.rstrip("/") + "/" + path.strip("/") for name, directory in group.dirs.items()
+        }
+    extras = Extras(preserve_fds=_listen_fds(process, options), keyring=f"_ses.{container.id}")
+    if options.no_new_keyring:
+        extras.keyring = ""
+    init = start_exec(
+        container.pid,
+        parse(container.config),
+        process,
+        extras=extras,
+        cgroup=group,
+        console=options.console_size,
+    )
+    _deliver(init, options)
+    return init

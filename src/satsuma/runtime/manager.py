@@ -1,0 +1,195 @@
+"""The life of a container that exists: start, kill, delete, pause, resume.
+
+Kept apart from `satsuma.runtime.maker`, because these commands need a fraction of its imports.
+
+Source: runtime-spec runtime.md#operations; what runc answers in each state (observed with 1.1.5).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+
+from satsuma.linux import pidfd
+from satsuma.runtime import hooks
+from satsuma.runtime.config import Config, parse
+from satsuma.runtime.errors import RuntimeFailure, StepError, error_text
+from satsuma.runtime.state import CREATED, PAUSED, STOPPED, Container
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_KILL_TIMEOUT = 10.0
+
+
+def hook_base(container: Container) -> dict[str, Any]:
+    """Return the state for hooks but for status and pid."""
+    base = {
+        "ociVersion": container.config.get("ociVersion", "1.0.0"),
+        "id": container.id,
+        "bundle": container.data["bundle"],
+        "root": container.data["rootfs"],
+    }
+    if container.config.get("annotations"):
+        base["annotations"] = container.config["annotations"]
+    return base
+
+
+def host_hooks(container: Container, config: Config, kind: str, status: str, pid: int) -> None:
+    """Run the hooks of one kind in the runtime's own namespaces.
+
+    Raises:
+        RuntimeFailure: one of them failed.
+    """
+    document = hooks.state_json(hook_base(container), status, pid)
+    try:
+        hooks.run_all(kind, config.hooks[kind], document, cwd=container.data["bundle"])
+    except StepError as error:
+        raise RuntimeFailure(str(error)) from error
+
+
+def start_container(container: Container) -> None:
+    """Let a created container run its program; returns after execve."""
+    status = container.status()
+    if status == STOPPED:
+        raise RuntimeFailure("cannot start a container that has stopped")
+    if status != CREATED:
+        raise RuntimeFailure("cannot start an already running container")
+    text = _open_gate(container)
+    os.unlink(container.fifo)
+    if text:
+        raise RuntimeFailure(text)
+    config = parse(container.config)
+    if "poststart" in config.hooks:
+        try:
+            host_hooks(container, config, "poststart", "running", container.pid)
+        except RuntimeFailure:
+            _kill_init(container)
+            raise
+
+
+def _open_gate(container: Container) -> str:
+    """Read from the FIFO: b"0", then nothing (execve has closed it) or an error of the stage."""
+    fd = os.open(container.fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    collected = b""
+    try:
+        poller = select.poll()
+        poller.register(fd, select.POLLIN)
+        while True:
+            if poller.poll(100):
+                chunk = os.read(fd, 65536)
+                collected += chunk
+                if not chunk and collected:
+                    break
+            if not chunk_possible(container, collected):
+                raise RuntimeFailure("container process is already dead")
+    finally:
+        os.close(fd)
+    return "" if collected[1:2] != b"E" else collected[3:].decode("utf-8", "replace")
+
+
+def chunk_possible(container: Container, collected: bytes) -> bool:
+    """Tell whether init may still say something."""
+    return bool(collected) or container.is_alive()
+
+
+def _kill_init(container: Container) -> None:
+    """SIGKILL init and wait until it is gone."""
+    try:
+        fd = os.pidfd_open(container.pid)
+    except ProcessLookupError:
+        return
+    try:
+        if not container.is_alive():
+            return
+        pidfd.send_signal(fd, 9)
+        _thaw(container)
+        poller = select.poll()
+        poller.register(fd, select.POLLIN)
+        if not poller.poll(_KILL_TIMEOUT * 1000):
+            raise RuntimeFailure("container init still running")
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(fd)
+
+
+def _thaw(container: Container) -> None:
+    group = container.cgroup()
+    if group.is_frozen():
+        group.thaw()
+
+
+def kill_container(container: Container, signum: int, *, everyone: bool) -> None:
+    """Send a signal to init, or to all processes of the container."""
+    shares_pids = "pid" not in parse(container.config).namespaces
+    status = container.status()
+    if status == STOPPED and not (everyone or shares_pids):
+        raise RuntimeFailure("container not running")
+    if everyone or (shares_pids and signum == 9):
+        container.cgroup().kill_all(signum)
+        return
+    try:
+        fd = os.pidfd_open(container.pid)
+    except ProcessLookupError as error:
+        raise RuntimeFailure("container not running") from error
+    try:
+        pidfd.send_signal(fd, signum)
+    except ProcessLookupError as error:
+        raise RuntimeFailure("container not running") from error
+    finally:
+        os.close(fd)
+    if signum == 9 and status == PAUSED:
+        _thaw(container)
+
+
+def delete_container(container: Container, *, force: bool, warn: Any) -> None:
+    """Destroy a stopped or created container; *force* kills a running one."""
+    status = container.status()
+    if status == CREATED or (force and status != STOPPED):
+        _kill_init(container)
+    elif status != STOPPED:
+        raise RuntimeFailure(f"cannot delete container {container.id} that is not stopped: {status}")
+    group = container.cgroup()
+    if group.exists():
+        if group.is_populated():
+            group.kill_all()
+        try:
+            group.remove(timeout=10.0)
+        except OSError as error:
+            raise RuntimeFailure(f"unable to remove cgroup: {error_text(error)}") from error
+    container.remove_directory()
+    config = parse(container.config)
+    document = hooks.state_json(hook_base(container), STOPPED, 0)
+    for number, entry in enumerate(config.hooks.get("poststop", [])):
+        try:
+            hooks.run_all("poststop", [entry], document, cwd=container.data["bundle"])
+        except StepError as error:
+            warn(f"poststop hook #{number}: {error}")
+
+
+def pause_container(container: Container) -> None:
+    """Freeze all processes."""
+    status = container.status()
+    if status not in ("running", CREATED):
+        raise RuntimeFailure(f"container not running or created: {status}")
+    container.cgroup().freeze()
+
+
+def resume_container(container: Container) -> None:
+    """Thaw all processes."""
+    if container.status() != PAUSED:
+        raise RuntimeFailure("container not paused")
+    container.cgroup().thaw()
+
+
+def wait_gone(container: Container, timeout: float) -> bool:
+    """Wait until init has ended (also as a zombie)."""
+    deadline = time.monotonic() + timeout
+    while container.is_alive():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
