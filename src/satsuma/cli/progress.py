@@ -38,7 +38,8 @@ class Display:
         error = detail.get("message") or message.get("error")
         if error:
             self.out.flush()
-            raise CliError(str(error), 1)
+            # A build hands on the exit code of the command that failed.
+            raise CliError(str(error), int(detail.get("code") or 1))
         identifier = message.get("id") or ""
         moves = message.get("progressDetail") or message.get("progress")
         up = 0
