@@ -33,6 +33,8 @@ _DROP_XATTRS = ("trusted.overlay.", "user.overlay.", "security.selinux", "system
 
 @dataclass(frozen=True, slots=True)
 class Owner:
+    """Who owns what is copied."""
+
     uid: int
     gid: int
 

@@ -22,12 +22,15 @@ class Flags:
     used: tuple[str, ...] = ()
 
     def text(self, name: str) -> str:
+        """Return the value of a string flag, empty if it was not given."""
         return self.strings.get(name, "")
 
     def items(self, name: str) -> tuple[str, ...]:
+        """Return the values of a repeatable flag."""
         return self.lists.get(name, ())
 
     def on(self, name: str) -> bool:
+        """Tell whether a boolean flag is on."""
         return self.bools.get(name, False)
 
 

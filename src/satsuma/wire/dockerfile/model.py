@@ -72,6 +72,8 @@ class Instruction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class From(Instruction):
+    """`image` and `platform` may hold variables; `stage` is lower case, empty without AS."""
+
     image: str
     stage: str = ""
     platform: str = ""
@@ -93,6 +95,8 @@ class Run(Instruction):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copy(Instruction):
+    """`texts` are here-documents among the sources; `source_stage` is `--from`, empty for the context."""
+
     sources: tuple[str, ...]
     texts: tuple[SourceText, ...]
     target: str
@@ -106,6 +110,8 @@ class Copy(Instruction):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Add(Instruction):
+    """As COPY, from the context, URLs and archives; None means "not said" (`unpack`, `keep_git_dir`)."""
+
     sources: tuple[str, ...]
     texts: tuple[SourceText, ...]
     target: str
@@ -120,6 +126,8 @@ class Add(Instruction):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Env(Instruction):
+    """Variables of the image, in order."""
+
     pairs: tuple[KeyValue, ...]
 
 
@@ -133,37 +141,51 @@ class Label(Instruction):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arg(Instruction):
+    """Build arguments, a value of None where there is no default."""
+
     pairs: tuple[KeyValue, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workdir(Instruction):
+    """The directory of what follows, relative to the one before."""
+
     path: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User(Instruction):
+    """`user[:group]`, names or numbers, resolved when a container runs."""
+
     user: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expose(Instruction):
+    """`[[ip:]host:]port[-port][/proto]`, sorted."""
+
     ports: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Volume(Instruction):
+    """Mount points of anonymous volumes."""
+
     paths: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cmd(Instruction):
+    """`command` is one string in the shell form (`shell` is true), else the argument vector."""
+
     command: tuple[str, ...]
     shell: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entrypoint(Instruction):
+    """`command` is one string in the shell form (`shell` is true), else the argument vector."""
+
     command: tuple[str, ...]
     shell: bool
 
@@ -182,26 +204,36 @@ class HealthcheckConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Healthcheck(Instruction):
+    """How the container is found healthy."""
+
     health: HealthcheckConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shell(Instruction):
+    """What shell forms are handed to from here on."""
+
     shell: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopSignal(Instruction):
+    """Name or number of a signal."""
+
     signal: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnBuild(Instruction):
+    """An instruction, as text, for who builds on this image; here-documents included."""
+
     expression: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Maintainer(Instruction):
+    """The author of the image (deprecated, a label does the same)."""
+
     author: str
 
 
