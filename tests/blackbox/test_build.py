@@ -125,4 +125,5 @@ def test_a_client_that_leaves_ends_the_step(
         )
 
     harness.eventually(gone, limit=20, message="the step of a client that left still runs")
-    assert not [name for name in os.listdir(daemon.data_root / "build" / "tmp")]
+    workspaces = daemon.data_root / "build" / "tmp"
+    harness.eventually(lambda: not os.listdir(workspaces), limit=20, message="the build left its workspace")
