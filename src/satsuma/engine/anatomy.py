@@ -101,8 +101,8 @@ def _layer_users(core: Core, record: Record) -> dict[str, dict[str, list[str]]]:
     containers: dict[str, list[str]] = {}
     for other in core.registry:
         if other.id != record.id and not other.hidden:
-            for chain_id in other.chain:
-                containers.setdefault(chain_id, []).append(other.name)
+            for chain in other.chain:
+                containers.setdefault(chain, []).append(other.name)
     return {"images": images, "containers": containers}
 
 

@@ -24,7 +24,7 @@ from satsuma.container import Event, Health, Record
 from satsuma.container.devices import host_devices
 from satsuma.container.health import probe_command
 from satsuma.container.oci import Plan, plan_config
-from satsuma.engine import endpoints, health, supervise
+from satsuma.engine import endpoints, health, remove, supervise
 from satsuma.engine.actors import Actor, close_attaches
 from satsuma.engine.attach import console_size
 from satsuma.engine.core import Core, quietly
@@ -72,7 +72,13 @@ async def start(core: Core, reference: str) -> bool:
             return False
         supervise.cancel_restart(core.actor(record))
         record = structs.replace(record, stopped_by_hand=False)
-        await run(core, record)
+        try:
+            await run(core, record)
+        except EngineError:
+            if record.host.auto_remove:
+                # A client waits for the removal of a container that never ran, too.
+                await remove.remove_locked(core, core.current(record), volumes=True)
+            raise
     return True
 
 
@@ -97,8 +103,10 @@ async def run(core: Core, record: Record) -> None:
         except BaseException as error:
             actor.drop_pending()
             await _undo(core, record, actor, sandbox)
+            if isinstance(error, OSError):
+                error = System(f"cannot prepare the container: {os_error_text(error)}")
             if isinstance(error, EngineError):
-                _note_failure(core, record, error)
+                await _note_failure(core, record, error)
                 raise start_error(error) from error
             raise
     failpoint("engine.started")
@@ -379,6 +387,12 @@ async def _undo(core: Core, record: Record, actor: Actor, sandbox: Sandbox | Non
     detach_volumes(core, record, actor)
 
 
+def os_error_text(error: OSError) -> str:
+    """Return `write /path: no space left on device`, as Go programs say it."""
+    reason = (error.strerror or str(error)).lower()
+    return f"{error.filename}: {reason}" if error.filename else reason
+
+
 def start_error(error: EngineError) -> EngineError:
     """Return the error as the client gets it."""
     if isinstance(error, LaunchError):
@@ -395,16 +409,21 @@ def launch_text(error: LaunchError) -> str:
     return text
 
 
-def _note_failure(core: Core, record: Record, error: EngineError) -> None:
-    """Keep the error and Docker's exit code in the record; the state stays as it was."""
+async def _note_failure(core: Core, record: Record, error: EngineError) -> None:
+    """Keep the error and Docker's exit code in the record; the state stays as it was.
+
+    With `--rm` the container goes: nobody else would remove what never ran.
+    """
     current = core.registry.get(record.id)
     if current is None:
         return
     code = error.exit_code if isinstance(error, LaunchError) else 128
     text = launch_text(error) if isinstance(error, LaunchError) else str(error)
-    core.change(
+    changed = core.change(
         structs.replace(current, network=endpoints.stopped_state(current.network)), error=text, exit_code=code
     )
+    if record.host.auto_remove and not record.hidden:
+        await remove.remove_locked(core, changed, volumes=True)
 
 
 def _entered(core: Core, record: Record, actor: Actor, monitor: Monitor, sandbox: Sandbox | None) -> None:
