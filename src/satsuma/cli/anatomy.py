@@ -74,7 +74,7 @@ def _heading(data: Data, painter: Painter) -> list[str]:
     image = f"image {data.get('Image')} ({str(data.get('ImageID') or '').partition(':')[2][:12]})"
     command = " ".join(str(word) for word in data.get("Command") or [])
     room = painter.width - 8
-    return [first, image, f"command {command[:room] + painter.dots if len(command) > room else command}"]
+    return [first, image, f"command {command[: room - 1] + painter.dots if len(command) > room else command}"]
 
 
 # -- processes ----------------------------------------------------------------------------------------------------

@@ -128,7 +128,6 @@ v|volume|list|Bind mount a volume
 |volumes-from|list|Mount volumes from the specified container(s)
 w|workdir|string|Working directory inside the container
 !|dns-opt|list|Set DNS options
-!|kernel-memory|bytes|Kernel memory limit (deprecated)
 !|net|network|Connect a container to a network
 !|net-alias|list|Add network-scoped alias for the container
 """

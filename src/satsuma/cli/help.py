@@ -220,13 +220,13 @@ def closest(word: str, candidates: list[str]) -> list[str]:
         if len(word) >= 3 and (
             candidate.startswith(word) or (word.startswith(candidate) and len(candidate) >= 3)
         ):
-            scored.append((0, candidate))
+            scored.append((0, abs(len(word) - len(candidate)), candidate))
             continue
         distance = edit_distance(word, candidate)
         if distance <= max(1, min(len(word), len(candidate)) // 3):
-            scored.append((distance, candidate))
+            scored.append((distance, abs(len(word) - len(candidate)), candidate))
     scored.sort()
-    return [candidate for score, candidate in scored if score <= scored[0][0] + 1][:3]
+    return [candidate for score, _, candidate in scored if score <= scored[0][0] + 1][:3]
 
 
 def edit_distance(one: str, other: str) -> int:

@@ -191,6 +191,8 @@ def update(session: Session, flags: Flags) -> None:
 
     if not flags.changed:
         raise CliError("you must provide one or more flags when using this command")
+    if "kernel-memory" in flags.changed:
+        session.warn("WARNING: --kernel-memory has no effect: kernels no longer have that limit")
     body: dict[str, Any] = {field: flags[flag] for flag, field in _UPDATE.items() if flag in flags.changed}
     try:
         body["RestartPolicy"] = parse_restart(flags["restart"])

@@ -62,6 +62,8 @@ def _plan(session: Session, flags: Flags, command: str) -> Body:
             125,
         )
     refuse_trust(flags)
+    if "kernel-memory" in flags.changed:
+        session.warn("WARNING: --kernel-memory has no effect: kernels no longer have that limit")
     _refuse_windows(session, flags)
     _add_proxies(session, flags)
     try:

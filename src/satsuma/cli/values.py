@@ -63,7 +63,7 @@ def parse_cpus(text: str) -> int:
     top, slash, bottom = text.partition("/")
     whole, dot, fraction = top.partition(".")
     sign = -1 if whole[:1] == "-" else 1
-    digits = whole.lstrip("+-") + fraction
+    digits = (whole[1:] if whole[:1] in ("+", "-") else whole) + fraction
     mantissa, _, exponent = digits.lower().partition("e")
     if not mantissa.isdigit() or (slash and not bottom.isdigit()) or (dot and "e" in whole.lower()):
         raise ValueError(f"failed to parse {text} as a rational number")

@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 _NONE: Any = object()
 """No value comes from the stage before."""
 _MAX_DEPTH = 200
-_CONTEXT = 20
 
 
 class _Break(Exception):
@@ -67,7 +66,11 @@ def parse(text: str, *, name: str = "", functions: Mapping[str, Function] | None
     """
     table = {**BUILTINS, **functions} if functions else BUILTINS
     parser = Parser(name, text, table)
-    return Template(name, text, parser.parse(), parser.templates, table)
+    try:
+        body = parser.parse()
+    except RecursionError:
+        raise TemplateError(f"template: {name}:1: max nesting depth exceeded") from None
+    return Template(name, text, body, parser.templates, table)
 
 
 class Template:
@@ -128,11 +131,8 @@ class _Run:
         column = node.position - (head.rfind("\n") + 1)
         # Go counts bytes, not characters.
         column = len(head[len(head) - column :].encode("utf-8", "surrogateescape"))
-        context = str(node)
-        if len(context) > _CONTEXT:
-            context = context[:_CONTEXT] + "..."
         where = f"{self.template.name}:{line}:{column}"
-        raise TemplateError(f"template: {where}: executing {quote(self.current)} at <{context}>: {message}")
+        raise TemplateError(f"template: {where}: executing {quote(self.current)} at <{node}>: {message}")
 
     # -- structure --------------------------------------------------------------------------------------------------
 
@@ -169,7 +169,6 @@ class _Run:
     def _range(self, dot: Any, node: Branch) -> None:
         known = len(self.variables)
         value = self._pipeline(dot, node.pipe)
-        self.node = node
         pairs = self._pairs(value, node)
         inner = len(self.variables)
         try:
@@ -306,9 +305,18 @@ class _Run:
     # -- fields and calls -------------------------------------------------------------------------------------------
 
     def _chain(self, dot: Any, value: Any, node: Node, names: list[str], args: list[Node], final: Any) -> Any:
-        for name in names[:-1]:
+        for step, name in enumerate(names[:-1], 1):
+            # What a map[string]interface{} holds is an interface to Go's error texts, whatever is in it.
+            inside = type(value) is dict
             value = self._field(dot, name, node, [], _NONE, value)
+            if inside and (value is None or isinstance(value, str | int | float | list)):
+                self._reject(names[step], value)
         return self._field(dot, names[-1], node, args, final, value)
+
+    def _reject(self, name: str, value: Any) -> NoReturn:
+        if value is None:
+            self._fail(f"nil pointer evaluating interface {{}}.{name}")
+        self._fail(f"can't evaluate field {name} in type interface {{}}")
 
     def _field(self, dot: Any, name: str, node: Node, args: list[Node], final: Any, value: Any) -> Any:
         if value is MISSING:

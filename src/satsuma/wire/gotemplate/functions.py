@@ -84,7 +84,7 @@ def _index(item: Any, *keys: Any) -> Any:
     if item is None or item is MISSING:
         raise TemplateError("index of untyped nil")
     for key in keys:
-        if item is None or (isinstance(item, GoNil) and item.kind == "pointer"):
+        if item is None or item is MISSING or (isinstance(item, GoNil) and item.kind == "pointer"):
             raise TemplateError("index of nil pointer")
         if isinstance(item, dict):
             if not isinstance(key, str):

@@ -332,7 +332,7 @@ def _describe(token: Token) -> str:
     kind, value = token.kind, token.value
     if kind == "eof":
         return "EOF"
-    if kind in KEYWORDS:
+    if kind in KEYWORDS or kind == "dot":
         return f"<{value}>"
     return f"{quote(value[:10])}..." if len(value) > 10 else quote(value)
 
