@@ -180,5 +180,7 @@ async def rename(core: Core, reference: str, new_name: str) -> None:
         except BaseException:
             core.registry.release(name, record.id)
             raise
-        core.networks.rename(record.id, name)
+        sandbox = core.networks.rename(record.id, name)
+        if sandbox is not None:
+            record = core.save(structs.replace(record, network=endpoints.live_state(record, sandbox)))
         core.emit(record, "rename", oldName=old)

@@ -72,13 +72,7 @@ async def start(core: Core, reference: str) -> bool:
             return False
         supervise.cancel_restart(core.actor(record))
         record = structs.replace(record, stopped_by_hand=False)
-        try:
-            await run(core, record)
-        except EngineError:
-            if record.host.auto_remove:
-                # A client waits for the removal of a container that never ran, too.
-                await remove.remove_locked(core, core.current(record), volumes=True)
-            raise
+        await run(core, record)
     return True
 
 
@@ -126,6 +120,7 @@ async def allocate_network(core: Core, record: Record) -> Sandbox | None:
         endpoints.port_specs(record),
         record.config.hostname,
         name=record.name,
+        dns=tuple(record.host.dns or core.config.dns),
     )
     for name, info in sandbox.endpoints.items():
         _network_event(core, record, "connect", name, info.network_id)
