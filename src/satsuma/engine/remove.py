@@ -15,7 +15,7 @@ from satsuma.base.errors import Conflict, EngineError, InvalidParameter, System
 from satsuma.base.failpoints import failpoint
 from satsuma.container import Event, Record, Status
 from satsuma.container.listing import check_filters, matches_labels, without_labels
-from satsuma.engine import supervise
+from satsuma.engine import endpoints, supervise
 from satsuma.engine.core import Core, quietly
 from satsuma.engine.events import Filters
 
