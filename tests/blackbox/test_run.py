@@ -29,7 +29,7 @@ def sh(client: harness.Client, script: str, *flags: str, check: bool = True) -> 
         (["busybox", "sh", "-c", "kill -TERM $$; sleep 1; exit 3"], 3, ""),
         (["busybox", "nope"], 127, 'exec: "nope": executable file not found in $PATH'),
         (["busybox", "/nope"], 127, "no such file or directory"),
-        (["busybox", "/etc"], 126, "permission denied"),
+        (["busybox", "/etc"], 126, 'exec: "/etc": '),
         (["busybox", "/etc/passwd"], 126, "permission denied"),
         (["-w", "relative", "busybox", "true"], 125, "is invalid, it needs to be an absolute path"),
         (["--nope", "busybox"], 125, "unknown flag: --nope"),
