@@ -187,9 +187,8 @@ def plan_mounts(record: Record, plan: Plan) -> list[Json]:
                 mounts.append(shm)
             continue
         if destination == "/dev/mqueue" and plan.namespaces.get("ipc"):
-            mounts.append(
-                _bind("/dev/mqueue", "/dev/mqueue") if plan.namespaces["ipc"] == "host" else dict(mount)
-            )
+            # A fresh mqueue mount shows the queues of the ipc namespace it is made in: joined, or the host's.
+            mounts.append(dict(mount))
             continue
         mounts.append(_relax(mount, record))
     if host.readonly_rootfs:
