@@ -530,8 +530,7 @@ def alias_line(path: str, program: str) -> str:
 def subcommands(group: str) -> list[tuple[str, str]]:
     """List (word, short help) of a group, in alphabetical order."""
     prefix = group + " "
-    return sorted(
-        (path[len(prefix) :], entry[1])
-        for path, entry in COMMANDS.items()
-        if path.startswith(prefix) and path not in HIDDEN
-    )
+    found = {path: entry[1] for path, entry in COMMANDS.items() if path not in HIDDEN}
+    if group == "builder":  # the one group that has another group's command
+        found["builder build"] = COMMANDS["image build"][1]
+    return sorted((path[len(prefix) :], text) for path, text in found.items() if path.startswith(prefix))

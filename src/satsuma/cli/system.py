@@ -97,38 +97,35 @@ def _pretty(event: Mapping[str, Any]) -> str:
 
 def check(session: Session, flags: Flags) -> None:
     """Check, and mend, what the engine keeps on disk."""
-    if flags["repair"]:
-        found = session.engine.post("/satsuma/system/check", {"repair": True})
-    else:
-        found = session.engine.get("/satsuma/system/check")
+    if flags["format"] not in ("", "json"):
+        raise CliError(f"unknown format '{flags['format']}': it is a list, or \"json\"")
+    method = "POST" if flags["repair"] else "GET"
+    found = session.engine.request(method, "/satsuma/system/check").json() or {}
+    findings = found.get("Findings") or []
     if flags["format"] == "json":
         from satsuma.wire.gotemplate import encode_json
 
         session.line(encode_json(found))
     else:
-        _show_findings(session, found or {}, repair=flags["repair"])
-    problems = (found or {}).get("Problems") or []
-    left = [problem for problem in problems if not problem.get("Repaired")]
-    if left:
+        _show_findings(session, findings)
+    if any(not finding.get("Repaired") for finding in findings):
         raise ExitStatus(1)
 
 
-def _show_findings(session: Session, found: Mapping[str, Any], *, repair: bool) -> None:
-    for name, value in (found.get("Checked") or {}).items():
-        session.line(f"checked {value} {name}")
-    problems = found.get("Problems") or []
-    for problem in problems:
-        mended = "repaired" if problem.get("Repaired") else "found"
-        kind = problem.get("Kind") or "problem"
-        session.line(
-            f"{mended}: {kind}: {problem.get('Object') or ''} {problem.get('Message') or ''}".rstrip()
-        )
-    if not problems:
-        session.line("No problems found.")
-    elif not repair:
-        session.line(
-            f"{len(problems)} problem(s); `{session.program} system check --repair` mends what can be mended."
-        )
+_SEVERITIES = {"garbage": "garbage, nothing is lost", "loss": "LOST"}
+
+
+def _show_findings(session: Session, findings: list[dict[str, Any]]) -> None:
+    """List findings, what is lost first."""
+    for finding in sorted(findings, key=lambda finding: finding.get("Severity") != "loss"):
+        severity = str(finding.get("Severity"))
+        state = "mended" if finding.get("Repaired") else _SEVERITIES.get(severity, severity)
+        session.line(f"{finding.get('Subject')}: {finding.get('Message')} ({state})")
+    open_ones = [finding for finding in findings if not finding.get("Repaired")]
+    if not findings:
+        session.line("Everything that the engine knows is on disk, and nothing else is.")
+    elif any(finding.get("Severity") == "garbage" for finding in open_ones):
+        session.line(f"`{session.program} system check --repair` removes the garbage.")
 
 
 def dial_stdio(session: Session, _flags: Flags) -> None:

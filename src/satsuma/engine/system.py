@@ -18,6 +18,7 @@ from satsuma.engine.core import Core
 from satsuma.engine.events import Filters, parse_filters
 from satsuma.engine.images import Images
 from satsuma.store import check as check_store
+from satsuma.store import repair as repair_store
 
 Json = dict[str, Any]
 
@@ -199,13 +200,19 @@ class System:
         """Return the extra headers of /_ping."""
         return {"Builder-Version": "1", "Swarm": "inactive"}
 
-    async def check(self) -> Json:
-        """Compare rows with directories; returns what is wrong."""
+    async def check(self, *, repair: bool = False) -> Json:
+        """Compare rows with directories; returns what is wrong, and what of it was mended."""
         core = self._core
         findings = [*await blocking(check_store, core.store), *await blocking(core.images.check)]
+        left = await blocking(repair_store, core.store, findings) if repair else findings
         return {
             "Findings": [
-                {"Severity": item.severity, "Subject": item.subject, "Message": item.message}
+                {
+                    "Severity": item.severity,
+                    "Subject": item.subject,
+                    "Message": item.message,
+                    "Repaired": item not in left,
+                }
                 for item in findings
             ]
         }

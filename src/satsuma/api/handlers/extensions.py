@@ -28,3 +28,8 @@ async def anatomy(engine: Engine, request: Request) -> Answer:
 async def check(engine: Engine, request: Request) -> Answer:
     """GET /satsuma/system/check."""
     return json_response(await engine.system.check())
+
+
+async def repair(engine: Engine, request: Request) -> Answer:
+    """POST /satsuma/system/check: check, and remove what is there without being known."""
+    return json_response(await engine.system.check(repair=True))
