@@ -107,6 +107,22 @@ def _strings(parent: Json, key: str, where: str = "") -> list[str]:
     return list(values)
 
 
+def _objects(parent: Json, key: str, where: str = "") -> list[Json]:
+    values = _typed(parent, key, list, where) or []
+    for value in values:
+        if not isinstance(value, dict):
+            raise ConfigError(f"malformed spec file: {where}{key} must be a list of objects")
+    return list(values)
+
+
+def _string_map(parent: Json, key: str, where: str = "") -> dict[str, str]:
+    values = _typed(parent, key, dict, where) or {}
+    for value in values.values():
+        if not isinstance(value, str):
+            raise ConfigError(f"malformed spec file: {where}{key} must map strings to strings")
+    return dict(values)
+
+
 def _number(parent: Json, key: str, where: str, *, low: int = 0, high: int = (1 << 32) - 1) -> int | None:
     value: int | None = _typed(parent, key, int, where)
     if value is not None and not low <= value <= high:
@@ -167,7 +183,7 @@ class Process:
         self.oom_score_adj = _number(raw, "oomScoreAdj", "process.", low=-1000, high=1000)
         self._read_user(_typed(raw, "user", dict, "process.") or {})
         self._read_caps(_typed(raw, "capabilities", dict, "process."))
-        self.rlimits = _parse_rlimits(_typed(raw, "rlimits", list, "process.") or [])
+        self.rlimits = _parse_rlimits(_objects(raw, "rlimits", "process."))
         self.scheduler = _parse_scheduler(_typed(raw, "scheduler", dict, "process."))
         self.io_priority = _parse_io_priority(_typed(raw, "ioPriority", dict, "process."))
         affinity = _typed(raw, "execCPUAffinity", dict, "process.") or {}
@@ -181,7 +197,7 @@ class Process:
         self.gid = _number(user, "gid", "process.user.") or 0
         self.umask = _number(user, "umask", "process.user.", high=0o7777)
         gids = _typed(user, "additionalGids", list, "process.user.") or []
-        if not all(isinstance(gid, int) and 0 <= gid < 1 << 32 for gid in gids):
+        if not all(type(gid) is int and 0 <= gid < 1 << 32 for gid in gids):
             raise ConfigError("malformed spec file: process.user.additionalGids has the wrong type")
         self.additional_gids: list[int] = list(gids)
         # Present but empty means the default user, with the groups that the group file gives it.
@@ -309,24 +325,24 @@ class Config:
         self.process = None if process is None else Process(process)
         self.hostname: str = _typed(raw, "hostname", str) or ""
         self.domainname: str = _typed(raw, "domainname", str) or ""
-        self.annotations: dict[str, str] = _typed(raw, "annotations", dict) or {}
-        self.mounts: list[Json] = _typed(raw, "mounts", list) or []
+        self.annotations = _string_map(raw, "annotations")
+        self.mounts = _objects(raw, "mounts")
         self.hooks = _parse_hooks(_typed(raw, "hooks", dict) or {})
         self.linux: Json = _typed(raw, "linux", dict) or {}
         self._read_linux(self.linux)
         self._check()
 
     def _read_linux(self, linux: Json) -> None:
-        self.namespaces = _parse_namespaces(_typed(linux, "namespaces", list, "linux.") or [])
+        self.namespaces = _parse_namespaces(_objects(linux, "namespaces", "linux."))
         self.cgroups_path: str = _typed(linux, "cgroupsPath", str, "linux.") or ""
         self.resources: Json = _typed(linux, "resources", dict, "linux.") or {}
-        self.devices: list[Json] = _typed(linux, "devices", list, "linux.") or []
+        self.devices = _objects(linux, "devices", "linux.")
         self.masked_paths = _strings(linux, "maskedPaths", "linux.")
         self.readonly_paths = _strings(linux, "readonlyPaths", "linux.")
         self.seccomp: Json | None = _typed(linux, "seccomp", dict, "linux.")
-        self.sysctl: dict[str, str] = _typed(linux, "sysctl", dict, "linux.") or {}
-        self.uid_mappings = _parse_mappings(_typed(linux, "uidMappings", list, "linux.") or [])
-        self.gid_mappings = _parse_mappings(_typed(linux, "gidMappings", list, "linux.") or [])
+        self.sysctl = _string_map(linux, "sysctl", "linux.")
+        self.uid_mappings = _parse_mappings(_objects(linux, "uidMappings", "linux."))
+        self.gid_mappings = _parse_mappings(_objects(linux, "gidMappings", "linux."))
         self.time_offsets: Json = _typed(linux, "timeOffsets", dict, "linux.") or {}
         propagation = _typed(linux, "rootfsPropagation", str, "linux.")
         if propagation and propagation not in PROPAGATIONS:
@@ -444,7 +460,7 @@ def _parse_mappings(entries: list[Json]) -> list[tuple[int, int, int]]:
 def _parse_hooks(raw: Json) -> dict[str, list[Json]]:
     hooks: dict[str, list[Json]] = {}
     for name in HOOKS:
-        entries = _typed(raw, name, list, "hooks.") or []
+        entries = _objects(raw, name, "hooks.")
         for entry in entries:
             path = _typed(entry, "path", str, "hooks.") or ""
             if not path.startswith("/"):

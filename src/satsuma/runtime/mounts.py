@@ -131,7 +131,7 @@ def parse_mount(raw: dict[str, Any], bundle: str = "/") -> MountSpec:
     destination = raw.get("destination")
     if not isinstance(destination, str) or not destination:
         raise ConfigError("mount without a destination")
-    if os.path.normpath("/" + destination) == "/":
+    if os.path.normpath("/" + destination.lstrip("/")) == "/":
         raise ConfigError(f"invalid mount destination {destination!r}: cannot mount over the root directory")
     spec = MountSpec(destination, raw.get("type") or "", raw.get("source") or "")
     for option in raw.get("options") or []:

@@ -100,7 +100,10 @@ def plan_resources(resources: Json, *, v2: bool) -> list[Write]:
     writes: list[Write] = []
     for key, planner in (_V2 if v2 else _V1).items():
         if resources.get(key):
-            writes += planner(resources[key])
+            try:
+                writes += planner(resources[key])
+            except (TypeError, KeyError, AttributeError) as error:
+                raise ConfigError(f"malformed spec file: resources.{key}: {error}") from error
     unified = resources.get("unified")
     if unified:
         if not v2:

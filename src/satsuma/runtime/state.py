@@ -11,7 +11,6 @@ Source: runc libcontainer/{state_linux,container_linux}.go; runtime-spec runtime
 from __future__ import annotations
 
 import os
-import re
 import time
 
 from satsuma.linux import pidfd
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 CREATED, RUNNING, PAUSED, STOPPED = "created", "running", "paused", "stopped"
-_ID = re.compile(r"[\w+.-]+", re.ASCII)
+_ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+.-")
 
 
 class ContainerNotFound(RuntimeFailure):
@@ -115,7 +114,7 @@ def check_id(container_id: str) -> str:
     Raises:
         RuntimeFailure: invalid container ID format
     """
-    if not _ID.fullmatch(container_id) or container_id in (".", ".."):
+    if not container_id or container_id in (".", "..") or not set(container_id) <= _ID_CHARACTERS:
         raise RuntimeFailure("invalid container ID format")
     return container_id
 

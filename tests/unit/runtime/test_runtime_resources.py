@@ -1,0 +1,159 @@
+"""Limits as files of cgroupfs, for both versions."""
+
+from __future__ import annotations
+
+import pytest
+
+from satsuma.linux.cgroup import Cgroup, Layout
+from satsuma.runtime import resources
+from satsuma.runtime.default_spec import DEVICE_RULES
+from satsuma.runtime.errors import ConfigError
+
+MIB = 1 << 20
+
+
+def _lines(limits: dict, *, v2: bool) -> list[str]:
+    return [f"{w.name}={w.value}" for w in resources.plan_resources(limits, v2=v2)]
+
+
+@pytest.mark.parametrize(
+    ("limits", "v1", "v2"),
+    [
+        ({"memory": {"limit": 9}}, ["memory.limit_in_bytes=9"], ["memory.max=9"]),
+        (
+            {"memory": {"limit": 9, "swap": 20}},
+            ["memory.limit_in_bytes=9", "memory.memsw.limit_in_bytes=20"],
+            ["memory.swap.max=11", "memory.max=9"],
+        ),
+        ({"memory": {"limit": 9, "swap": 9}}, None, ["memory.swap.max=0", "memory.max=9"]),
+        ({"memory": {"limit": 9, "swap": -1}}, None, ["memory.swap.max=max", "memory.max=9"]),
+        ({"memory": {"limit": -1}}, ["memory.limit_in_bytes=-1", "memory.memsw.limit_in_bytes=-1"], None),
+        ({"memory": {"reservation": 5}}, ["memory.soft_limit_in_bytes=5"], ["memory.low=5"]),
+        ({"memory": {"swappiness": 0}}, ["memory.swappiness=0"], []),
+        ({"memory": {"disableOOMKiller": True}}, ["memory.oom_control=1"], None),
+        ({"cpu": {"shares": 1024}}, ["cpu.shares=1024"], ["cpu.weight=100"]),
+        (
+            {"cpu": {"quota": 50000, "period": 100000}},
+            ["cpu.cfs_period_us=100000", "cpu.cfs_quota_us=50000"],
+            ["cpu.max=50000 100000"],
+        ),
+        ({"cpu": {"quota": -1}}, ["cpu.cfs_quota_us=-1"], ["cpu.max=max 100000"]),
+        (
+            {"cpu": {"cpus": "0-1", "mems": "0"}},
+            ["cpuset.cpus=0-1", "cpuset.mems=0"],
+            ["cpuset.cpus=0-1", "cpuset.mems=0"],
+        ),
+        ({"pids": {"limit": 0}}, ["pids.max=0"], ["pids.max=0"]),
+        ({"pids": {"limit": -1}}, ["pids.max=max"], ["pids.max=max"]),
+        (
+            {"blockIO": {"throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 7}]}},
+            ["blkio.throttle.read_bps_device=8:0 7"],
+            ["io.max=8:0 rbps=7"],
+        ),
+        (
+            {"hugepageLimits": [{"pageSize": "2MB", "limit": 4}]},
+            ["hugetlb.2MB.limit_in_bytes=4", "hugetlb.2MB.rsvd.limit_in_bytes=4"],
+            ["hugetlb.2MB.max=4", "hugetlb.2MB.rsvd.max=4"],
+        ),
+    ],
+)
+def test_tables(limits: dict, v1: list[str] | None, v2: list[str] | None) -> None:
+    if v1 is not None:
+        assert _lines(limits, v2=False) == v1
+    if v2 is not None:
+        assert _lines(limits, v2=True) == v2
+
+
+@pytest.mark.parametrize(
+    ("limits", "v2", "text"),
+    [
+        ({"memory": {"limit": 9, "swap": 5}}, True, "memory\\+swap limit should be >= memory limit"),
+        ({"memory": {"swap": 5}}, True, "without memory limit"),
+        ({"memory": {"limit": 9, "swap": 5}}, False, "memory\\+swap"),
+        ({"memory": {"swappiness": 101}}, False, "valid range is 0-100"),
+        ({"memory": {"disableOOMKiller": True}}, True, "OOM killer"),
+        ({"cpu": {"realtimeRuntime": 5}}, True, "not possible"),
+        ({"network": {"classID": 5}}, True, "not possible"),
+        ({"unified": {"memory.max": "5"}}, False, "cgroup v2 is not in use"),
+        ({"unified": {"../x": "5"}}, True, "no slashes"),
+    ],
+)
+def test_refused(limits: dict, v2: bool, text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        resources.plan_resources(limits, v2=v2)
+
+
+def test_conversions() -> None:
+    assert [resources.cpu_weight(shares) for shares in (0, 2, 1024, 262144, 1 << 20)] == [
+        0,
+        1,
+        100,
+        10000,
+        10000,
+    ]
+    assert [resources.io_weight(weight) for weight in (10, 1000)] == [1, 10000]
+
+
+def test_device_writes_of_docker() -> None:
+    writes = resources.plan_devices_v1(resources.parse_devices(list(DEVICE_RULES)))
+    assert (writes[0].name, writes[0].value) == ("devices.deny", "a")
+    allowed = [w.value for w in writes if w.name == "devices.allow"]
+    assert sorted(allowed) == sorted(
+        "b *:* m|c *:* m|c 1:3 rwm|c 1:5 rwm|c 1:7 rwm|c 1:8 rwm|c 1:9 rwm|c 5:0 rwm|c 5:1 rwm|c 5:2 rwm|c 10:200 rwm|c 136:* rwm".split(
+            "|"
+        )
+    )
+    assert len(allowed) == len(set(allowed))
+
+
+def test_privileged_devices_need_no_write() -> None:
+    assert resources.plan_devices_v1(resources.parse_devices([{"allow": True, "access": "rwm"}])) == []
+
+
+def test_bad_device_rules() -> None:
+    for rule in ({"allow": True, "type": "x"}, {"allow": True, "access": "q"}):
+        with pytest.raises(ConfigError):
+            resources.parse_devices([rule])
+
+
+def _group(tmp_path, *names: str) -> Cgroup:
+    directory = tmp_path / "c"
+    directory.mkdir()
+    for name in names:
+        (directory / name).write_text("0")
+    return Cgroup("/c", Layout(dict.fromkeys(("memory", "blkio", "cpu"), str(tmp_path)), {}))
+
+
+def test_growing_memory_raises_the_sum_first(tmp_path) -> None:
+    group = _group(tmp_path, "memory.limit_in_bytes", "memory.memsw.limit_in_bytes")
+    order: list[str] = []
+    real = Cgroup.write
+
+    class Spy(Cgroup):
+        def write(self, controller: str, name: str, value: str) -> None:
+            order.append(name)
+            real(self, controller, name, value)
+
+    spy = Spy("/c", group.layout)
+    (tmp_path / "c/memory.limit_in_bytes").write_text(str(100 * MIB))
+    resources.update(spy, {"memory": {"limit": 50 * MIB, "swap": 90 * MIB}})
+    assert order[0] == "memory.limit_in_bytes"
+    order.clear()
+    (tmp_path / "c/memory.limit_in_bytes").write_text(str(50 * MIB))
+    resources.update(spy, {"memory": {"limit": 150 * MIB, "swap": 190 * MIB}})
+    assert order[0] == "memory.memsw.limit_in_bytes"
+
+
+def test_first_existing_file_takes_the_value(tmp_path) -> None:
+    group = _group(tmp_path, "blkio.bfq.weight")
+    resources.apply(group, {"blockIO": {"weight": 300}})
+    assert (tmp_path / "c/blkio.bfq.weight").read_text() == "300"
+
+
+def test_missing_controller_is_named(tmp_path) -> None:
+    group = _group(tmp_path)
+    with pytest.raises(OSError) as caught:
+        resources.apply(group, {"network": {"classID": 1}})
+    assert resources.failure_text(caught.value) == (
+        "cannot set net_cls limit: container could not join or create cgroup"
+    )
