@@ -53,7 +53,8 @@ def _run(configuration: Configuration) -> int:
     os.umask(0o077)
     with contextlib.ExitStack() as stack:
         for root, mode in ((config.data_root, 0o710), (config.exec_root, 0o711)):
-            os.makedirs(root, mode=mode, exist_ok=True)
+            os.makedirs(root, exist_ok=True)
+            os.chmod(root, mode)  # makedirs asks the umask; members of the socket's group must get through
             stack.callback(RootLock.acquire(root).release)
         os.makedirs(os.path.dirname(configuration.pidfile), exist_ok=True)
         atomic.write_file(configuration.pidfile, b"%d" % os.getpid(), mode=0o644, durable=False)
