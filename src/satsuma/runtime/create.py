@@ -18,7 +18,7 @@ import os
 import struct
 
 from satsuma.linux import ns, pidfd, syscalls
-from satsuma.runtime import resources, stage
+from satsuma.runtime import resources, rootfs, stage
 from satsuma.runtime.config import Config
 from satsuma.runtime.errors import ConfigError, StartFailed, error_text
 from satsuma.runtime.plan import Extras, Plan, plan_init
@@ -148,6 +148,9 @@ def begin(
             _join_pidns(plan.join_pid)
         if unified >= 0:
             flags |= syscalls.CLONE_INTO_CGROUP
+        if plan.new_userns and plan.extras.overlay is not None:
+            # Mounted by us: root of the new user namespace may not even be able to walk to the layers.
+            plan.root_fd = rootfs.open_overlay(plan.extras.overlay)
         pid, child_fd = syscalls.clone3(flags, cgroup=max(unified, 0))
         if pid == 0:
             stage.run(stage.Stage(plan, theirs.fileno(), stdio, init_pidfd))
@@ -160,6 +163,8 @@ def begin(
             os.close(own_pidns)
         if unified >= 0:
             os.close(unified)
+        if plan.root_fd >= 0:
+            os.close(plan.root_fd)
         theirs.close()
     launching = Launching(plan, Init(pid, child_fd, 0, None, list(plan.warnings)), ours)
     try:

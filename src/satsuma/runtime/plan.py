@@ -137,6 +137,7 @@ class Plan:
         steps: up to the moment when only the process itself is left to set up.
         process: what `satsuma.runtime.process.finish` works on.
         new_userns: the parent must write the id maps.
+        root_fd: detached mount of the root, made by the parent; -1: the new process makes it.
         warnings: what was asked for and is left out, one line each.
     """
 
@@ -151,6 +152,7 @@ class Plan:
         "join_pid",
         "new_userns",
         "process",
+        "root_fd",
         "steps",
         "warnings",
     )
@@ -165,6 +167,7 @@ class Plan:
         self.clone_flags = 0
         self.join_pid: int | str | None = None
         self.new_userns = False
+        self.root_fd = -1
         self.steps: list[Step] = []
         self.warnings: list[str] = []
         self.filter_bpf: bytes | None = None
@@ -314,13 +317,7 @@ def _plan_rootfs(plan: Plan, config: Config, cgroup: Cgroup | None) -> None:
     plan.add("propagation", syscalls.MS_REC | (syscalls.MS_PRIVATE if private else syscalls.MS_SLAVE))
     overlay = plan.extras.overlay
     if overlay is not None:
-        plan.add(
-            "root_overlay",
-            list(overlay["lowerdirs"]),
-            overlay.get("upperdir"),
-            overlay.get("workdir"),
-            bool(overlay.get("volatile")),
-        )
+        plan.add("root_overlay", overlay)
     else:
         if not config.root_path:
             raise ConfigError("root.path must not be empty")

@@ -39,11 +39,21 @@ def propagation(stage: Stage, flags: int) -> None:
     syscalls.mount(None, "/", None, flags, None)
 
 
-def root_overlay(stage: Stage, lower: list[str], upper: str | None, work: str | None, volatile: bool) -> None:
+def open_overlay(overlay: dict[str, Any]) -> int:
+    """Return the detached mount for `Extras.overlay`."""
+    return mounts.overlay(
+        overlay["lowerdirs"],
+        overlay.get("upperdir"),
+        overlay.get("workdir"),
+        volatile=bool(overlay.get("volatile")),
+    )
+
+
+def root_overlay(stage: Stage, overlay: dict[str, Any]) -> None:
     """Mount the layers and lay them over "/", so that the mounts below can be attached."""
     try:
-        fd = mounts.overlay(lower, upper, work, volatile=volatile)
-        _attach_root(stage, fd)
+        given = stage.plan.root_fd
+        _attach_root(stage, given if given >= 0 else open_overlay(overlay))
     except OSError as error:
         raise StepError(f"error mounting the root file system: overlay: {error_text(error)}") from error
 
@@ -140,9 +150,15 @@ def _open_target(root: Root, spec: MountSpec, *, directory: bool) -> int:
     """Open the mount point inside the root, making it when it is missing."""
     _refuse_below_proc(root, spec)
     try:
-        return root.open(spec.destination, os.O_PATH)
+        fd = root.open(spec.destination, os.O_PATH)
     except FileNotFoundError:
         pass
+    else:
+        if _stat.S_ISDIR(os.fstat(fd).st_mode) != directory:
+            # move_mount(2) would say EINVAL.
+            os.close(fd)
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), spec.destination)
+        return fd
     if directory:
         root.mkdirs(spec.destination, 0o755)
     else:

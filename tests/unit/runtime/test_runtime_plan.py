@@ -89,9 +89,11 @@ def test_init_is_bound_and_put_before_the_program() -> None:
 
 
 def test_overlay_replaces_the_root_path() -> None:
-    made = _plan(overlay={"lowerdirs": ["/l2", "/l1"], "upperdir": "/u", "workdir": "/w", "volatile": True})
+    overlay = {"lowerdirs": ["/l2", "/l1"], "upperdir": "/u", "workdir": "/w", "volatile": True}
+    made = _plan(overlay=overlay)
     step = next(s for s in made.steps if s.name == "root_overlay")
-    assert step.args == (["/l2", "/l1"], "/u", "/w", True)
+    assert step.args == (overlay,)
+    assert "root_bind" not in _names(made)
 
 
 def test_cgroup_mounts_of_both_versions() -> None:
