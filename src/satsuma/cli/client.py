@@ -145,6 +145,8 @@ class Engine:
         self._idle: list[tuple[socket.socket, bytes]] = []
         self._version = os.environ.get("DOCKER_API_VERSION", "")
         self._ping: Response | None = None
+        self.debug = False
+        """Say on standard error what is asked and answered."""
 
     # -- connections ------------------------------------------------------------------------------------------------
 
@@ -241,6 +243,7 @@ class Engine:
         """Send a request without waiting for its answer, on a connection of its own."""
         connection = self.connect()
         data = b"" if method == "POST" else None
+        self._note(f"{method} {path}")
         connection.sendall(encode_request(method, self.target(path, query), self._fields(), data))
         return Pending(self, connection, method)
 
@@ -292,6 +295,8 @@ class Engine:
         if stream is not None:
             head.append(("Transfer-Encoding", "chunked"))
         message = encode_request(method, target, head, data)
+        # What is sent to /auth is a password.
+        self._note(f"{method} {target}", None if target.endswith("/auth") else data)
         reused = bool(self._idle)
         connection = self._idle.pop()[0] if reused else self.connect()
         parser = ResponseParser(method)
@@ -308,7 +313,16 @@ class Engine:
                 # The engine may close a connection that was idle; nothing of this request was answered.
                 return self._send(method, target, fields, data)
             raise ConnectionFailed(f"error during connect: {error or 'EOF'}") from None
-        return Answer(self, connection, parser)
+        answer = Answer(self, connection, parser)
+        self._note(f"  -> {answer.status} {answer.head.reason}")
+        return answer
+
+    def _note(self, text: str, data: bytes | None = None) -> None:
+        if self.debug:
+            import sys
+
+            body = f" {data.decode('utf-8', 'replace')}" if data else ""
+            sys.stderr.write(f"DEBUG {text}{body}\n")
 
 
 class Pending:

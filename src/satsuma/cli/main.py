@@ -59,6 +59,8 @@ def dispatch(words: list[str]) -> int:
     from satsuma.cli import catalog
 
     options, rest = _global_flags(words)
+    if options["log-level"] not in ("debug", "info", "warn", "error", "fatal"):
+        raise CliError(f"Unable to parse logging level: {options['log-level']}")
     if options["version"]:
         from satsuma import __version__
 
@@ -76,7 +78,11 @@ def dispatch(words: list[str]) -> int:
     if not path:
         path, shown, taken = _leading_flags(rest)
     if path in catalog.GROUPS:
-        return _print_help([path])
+        # Not asked for with --help, it is a diagnostic, as in docker.
+        from satsuma.cli.help import group_help
+
+        sys.stderr.write(group_help(path, PROGRAM))
+        return 0
     return run_command(path, shown, rest[taken:], options)
 
 

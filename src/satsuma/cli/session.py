@@ -45,6 +45,7 @@ class Session:
             from satsuma.cli.endpoint import find
 
             self._engine = Engine(find(self), self.config.get("HttpHeaders") or {})
+            self._engine.debug = self.options["debug"] or self.options["log-level"] == "debug"
         return self._engine
 
     def close(self) -> None:

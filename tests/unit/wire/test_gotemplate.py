@@ -108,7 +108,7 @@ def test_headings_pass_through_dockers_functions() -> None:
 
 
 def test_the_name_of_a_template_is_in_its_errors() -> None:
-    with pytest.raises(TemplateError, match='template: version:1:2: executing "version" at <.A>'):
+    with pytest.raises(TemplateError, match=r'template: version:1:2: executing "version" at <\.A>'):
         parse("{{.A}}", name="version").execute(Struct("T", {}))
 
 
