@@ -132,19 +132,21 @@ class Lab:
         """Run a further process; return (status, output)."""
         read, write = os.pipe()
         try:
-            made = runtime_exec.start_exec(
-                init.pid,
-                parse(spec),
-                process,
-                init_pidfd=init.pidfd,
-                stdio=(-1, write, write),
-                cgroup=group,
-                **kw,  # type: ignore[arg-type]
-            )
+            try:
+                made = runtime_exec.start_exec(
+                    init.pid,
+                    parse(spec),
+                    process,
+                    init_pidfd=init.pidfd,
+                    stdio=(-1, write, write),
+                    cgroup=group,
+                    **kw,  # type: ignore[arg-type]
+                )
+            finally:
+                os.close(write)
+            output = _read_all(read)
         finally:
-            os.close(write)
-        output = _read_all(read)
-        os.close(read)
+            os.close(read)
         status = _status(made)
         os.close(made.pidfd)
         return status, output
