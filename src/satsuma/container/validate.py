@@ -320,10 +320,6 @@ def _check_absent(host: HostConfig) -> None:
         )
     if host.cgroup:
         raise Unsupported("Cgroup (the cgroup of another container) is not supported by this engine")
-    if host.volume_driver not in ("", "local"):
-        raise InvalidParameter(
-            f'error looking up volume plugin {host.volume_driver}: plugin "{host.volume_driver}" not found'
-        )
 
 
 def check_log_config(log: LogConfig, default: LogConfig) -> LogConfig:

@@ -50,7 +50,9 @@ async def commit(
     image_config = new_config(record, config, changes)
     frozen = pause and record.state.status is Status.RUNNING
     if frozen:
-        await supervise.pause(core, record.id)
+        # It may end at this very moment; then there is nothing to freeze.
+        with contextlib.suppress(EngineError):
+            await supervise.pause(core, record.id)
     try:
         image = await blocking(_commit, core, record, image_config, comment, author)
     finally:

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 from msgspec import structs
 
 from satsuma.base.aio import blocking
-from satsuma.base.errors import EngineError, InvalidParameter, NotFound, System
+from satsuma.base.errors import EngineError, InvalidParameter, System
 from satsuma.container import Record
 from satsuma.container.inspect import inspect_json
 from satsuma.container.listing import Selection, check_ps_filters, select, summaries
@@ -131,7 +131,8 @@ class Containers:
 
     async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None:
         if link:
-            raise NotFound(f"Cannot get parent {ref.rpartition('/')[0]} for link name {ref}")
+            await remove.remove_link(self._core, ref)
+            return
         await remove.remove(self._core, ref, force=force, volumes=volumes)
 
     async def wait(self, ref: str, condition: str) -> Waiter:

@@ -102,7 +102,7 @@ def check_settings(name: str, settings: EndpointSettings) -> None:
     faults = []
     ipam = settings.ipam_config
     if name in _UNNAMED:
-        if ipam and (ipam.ipv4_address or ipam.ipv6_address or ipam.link_local_ips):
+        if ipam and (ipam.ipv4_address or ipam.ipv6_address):
             faults.append("user specified IP address is supported on user defined networks only")
         if settings.aliases:
             faults.append("network-scoped aliases are only supported for user-defined networks")

@@ -248,21 +248,22 @@ async def start(core: Core, exec_id: str, body: ExecStartRequest, hijack: Hijack
         await session.run(core, None, size=body.console_size)
         return
     request = session.request
-    stream = await hijack.accept(tty=request.tty)
+    # Frames or not is what this request says, not what was said at create (moby container/exec.go).
+    stream = await hijack.accept(tty=body.tty)
     try:
         attach = AttachSpec(
             fd=stream.fd,
             stdin=request.attach_stdin,
             stdout=request.attach_stdout,
             stderr=request.attach_stderr,
-            framed=not request.tty,
+            framed=not body.tty,
             detach_keys=session.detach_keys,
             initial_stdin=stream.initial if request.attach_stdin else b"",
         )
         try:
             await session.run(core, attach, size=body.console_size)
         except EngineError as error:
-            await _say(stream.fd, f"{error}\r\n".encode(), framed=not request.tty)
+            await _say(stream.fd, f"{error}\r\n".encode(), framed=not body.tty)
     finally:
         os.close(stream.fd)
 

@@ -11,13 +11,14 @@ from msgspec import structs
 
 from satsuma.base.aio import blocking
 from satsuma.base.clock import now_ns, parse_time
-from satsuma.base.errors import Conflict, EngineError, InvalidParameter, System
+from satsuma.base.errors import Conflict, EngineError, InvalidParameter, NotFound, System
 from satsuma.base.failpoints import failpoint
 from satsuma.container import Event, Record, Status
 from satsuma.container.listing import check_filters, matches_labels, without_labels
 from satsuma.engine import endpoints, supervise
 from satsuma.engine.core import Core, quietly
 from satsuma.engine.events import Filters
+from satsuma.engine.links import split_link
 
 _log = logging.getLogger(__name__)
 
@@ -104,6 +105,25 @@ def drop_volumes(core: Core, record: Record, *, anonymous: bool) -> None:
                 core.background(f"volume:{point.name[:12]}", blocking(core.volumes.discard, point.name))
         except Conflict:
             continue
+
+
+async def remove_link(core: Core, name: str) -> None:
+    """Take a legacy link away from a container: `parent/alias`.
+
+    Raises:
+        Conflict, System: no such link.
+    """
+    parent, _, alias = name.strip("/").rpartition("/")
+    if not parent:
+        raise System("Conflict, cannot remove the default link name of the container")
+    try:
+        record = core.registry.find(parent)
+    except NotFound:
+        raise System(f"Cannot get parent /{parent} for link name /{parent}/{alias}")
+    async with core.locks.hold(record.id):
+        record = core.current(record)
+        kept = [link for link in record.host.links or [] if split_link(link)[1] != alias]
+        core.save(structs.replace(record, host=structs.replace(record.host, links=kept or None)))
 
 
 async def prune(core: Core, filters: Filters) -> dict[str, object]:

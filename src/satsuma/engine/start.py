@@ -162,9 +162,9 @@ async def _launch(
     if sandbox is not None:
         write_etc_files(core, record, sandbox, link_hosts(links))
         record = structs.replace(record, network=endpoints.live_state(record, sandbox))
-    paths = await sources.resolve()
+    await sources.resolve()
     attach_volumes(core, record, actor)
-    plan = make_plan(core, record, paths, tuple(link_env(record, links)))
+    plan = make_plan(core, record, sources.paths, tuple(link_env(record, links)))
     config = plan_config(record, plan)
     extras = await make_extras(core, record, config, sandbox, sources)
     attaches = actor.take_pending()
@@ -325,6 +325,8 @@ async def make_extras(
     profile = config["linux"].get("seccomp")
     if profile is not None:
         extras["seccomp_bpf"] = await compiled_filter(profile)
+    for destination, fd in sources.mount_fds.items():
+        extras[f"mount:{destination}_fd"] = fd
     if sandbox is not None and sandbox.netns_fd is not None:
         extras["netns_fd"] = sandbox.netns_fd
         extras["hold_fds"] = list(sandbox.hold_fds)

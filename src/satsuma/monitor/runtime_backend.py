@@ -1,7 +1,8 @@
 """The monitor's backend that makes real containers: an adapter to `satsuma.runtime`.
 
 Names in the launch request's extras: `overlay`, `seccomp_bpf`, `init_path` go to the runtime as they are; a
-descriptor `netns_fd`, `ipcns_fd`, `pidns_fd`, `utsns_fd`, `userns_fd` or `cgroupns_fd` is a namespace to join.
+descriptor `mount:<destination>_fd` is a detached mount for that place, and
+`netns_fd`, `ipcns_fd`, `pidns_fd`, `utsns_fd`, `userns_fd` or `cgroupns_fd` is a namespace to join.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _NAMESPACES = {f"{kind}ns_fd": kind for kind in ("net", "ipc", "pid", "uts", "user", "cgroup")}
 _PLAIN = ("overlay", "seccomp_bpf", "init_path")
 _NO_OVERLAY: Json = {"lowerdirs": ["/"], "upperdir": "", "workdir": "", "volatile": False}
+_MOUNT = "mount:"
 _KNOWN = frozenset((*_NAMESPACES, *_PLAIN, "hold_fds"))
 
 
@@ -49,7 +51,8 @@ class RuntimeBackend:
         Raises:
             StartError: nothing is left behind.
         """
-        unknown = sorted(set(extras) - _KNOWN)
+        mount_fds = {name[len(_MOUNT) : -3]: extras[name] for name in extras if name.startswith(_MOUNT)}
+        unknown = sorted(name for name in set(extras) - _KNOWN if not name.startswith(_MOUNT))
         if unknown:
             raise StartError(f"unknown extras: {', '.join(unknown)}", 128)
         self._hold_fds = extras["hold_fds"]
@@ -61,10 +64,12 @@ class RuntimeBackend:
                     parsed.process.console_size = size
                 cgroup = Cgroup(parsed.cgroups_path) if parsed.cgroups_path else None
                 given = {name: extras[name] for name in _PLAIN if name in extras}
-                self._extras = Extras(ns_fds=ns_fds, death_signal=signal.SIGKILL, **given)
+                self._extras = Extras(
+                    ns_fds=ns_fds, mount_fds=mount_fds, death_signal=signal.SIGKILL, **given
+                )
                 init = create.start(parsed, extras=self._extras, stdio=stdio or (-1, -1, -1), cgroup=cgroup)
         finally:
-            for fd in ns_fds.values():
+            for fd in (*ns_fds.values(), *mount_fds.values()):
                 os.close(fd)
         self._cgroup, self._config, self._init = cgroup, parsed, init
         return _Started(init)

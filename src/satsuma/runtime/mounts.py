@@ -62,6 +62,7 @@ class MountSpec:
         rec_set, rec_clr: for the mount and all below it.
         data: (key, value) pairs for the file system.
         propagation: [(MS_* flag, recursive)] in order.
+        source_fd: a detached mount to use instead of *source*, -1 for none.
         deferred_readonly: "ro" is applied after everything in it has been made.
     """
 
@@ -82,6 +83,7 @@ class MountSpec:
         "recursive",
         "remount",
         "source",
+        "source_fd",
         "uid_mappings",
     )
 
@@ -92,6 +94,7 @@ class MountSpec:
         self.attr_set = self.attr_clr = self.rec_set = self.rec_clr = 0
         self.bind = self.recursive = self.remount = self.copy_up = self.deferred_readonly = False
         self.idmap = ""
+        self.source_fd = -1
         self.data: list[tuple[str, str | None]] = []
         self.propagation: list[tuple[int, bool]] = []
         self.uid_mappings: list[tuple[int, int, int]] = []

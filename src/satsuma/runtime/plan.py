@@ -53,6 +53,7 @@ class Extras:
             new mount namespace, instead of `root.path`.
         ns_fds: kind ("net", "ipc", "pid", "uts", "user", "cgroup") -> descriptor of a namespace to join; takes
             precedence over the path in the configuration.
+        mount_fds: destination -> descriptor of a detached mount that is put there instead of the mount's source.
         seccomp_bpf: filter compiled ahead (`linux.seccomp.compile_profile`) from the configuration's profile.
         seccomp_flags: for seccomp(2); used only with *seccomp_bpf*.
         init_path: a static init on the host, bound read-only to /sbin/docker-init and put before the program.
@@ -71,6 +72,7 @@ class Extras:
         "exec_fifo_fd",
         "init_path",
         "keyring",
+        "mount_fds",
         "no_pivot",
         "ns_fds",
         "overlay",
@@ -85,6 +87,7 @@ class Extras:
         *,
         overlay: dict[str, Any] | None = None,
         ns_fds: dict[str, int] | None = None,
+        mount_fds: dict[str, int] | None = None,
         seccomp_bpf: bytes | None = None,
         seccomp_flags: int = 4,
         init_path: str | None = None,
@@ -98,6 +101,7 @@ class Extras:
     ) -> None:
         self.overlay = overlay
         self.ns_fds = ns_fds or {}
+        self.mount_fds = mount_fds or {}
         self.seccomp_bpf = seccomp_bpf
         self.seccomp_flags = seccomp_flags
         self.init_path = init_path
@@ -323,6 +327,8 @@ def _plan_rootfs(plan: Plan, config: Config, cgroup: Cgroup | None) -> None:
             raise ConfigError("root.path must not be empty")
         plan.add("root_bind", _bundle_path(config.root_path, plan.extras.bundle))
     specs = [parse_mount(raw, plan.extras.bundle) for raw in config.mounts]
+    for spec in specs:
+        spec.source_fd = plan.extras.mount_fds.get(spec.destination, -1)
     if plan.extras.init_path:
         bind = {"destination": INIT_PATH, "type": "bind", "source": plan.extras.init_path}
         specs.append(parse_mount(bind | {"options": ["bind", "ro"]}))

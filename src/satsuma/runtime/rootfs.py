@@ -230,7 +230,12 @@ def _open_ordinary_directory(root: Root, spec: MountSpec) -> int:
 def bind(stage: Stage, spec: MountSpec) -> None:
     """Bind-mount a file or directory of the host."""
     try:
-        fd = mounts.open_tree_clone(spec.source, recursive=spec.recursive)
+        # A mount that was made for us elsewhere: it belongs to no mount namespace, so it can be moved into ours.
+        fd = (
+            os.dup(spec.source_fd)
+            if spec.source_fd >= 0
+            else mounts.open_tree_clone(spec.source, recursive=spec.recursive)
+        )
     except OSError as error:
         raise _fail(spec, error, f"stat {spec.source}: ") from error
     try:

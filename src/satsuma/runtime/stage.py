@@ -173,6 +173,7 @@ def _arrange_descriptors(stage: Stage) -> None:
     extras = stage.plan.extras
     keep = set(range(3, 3 + extras.preserve_fds))
     keep.update(extras.ns_fds.values())
+    keep.update(extras.mount_fds.values())
     keep.update((stage.sock, extras.exec_fifo_fd, stage.init_pidfd, stage.plan.root_fd))
     streams = [
         fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3 + extras.preserve_fds) if fd >= 0 else -1
