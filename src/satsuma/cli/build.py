@@ -310,11 +310,19 @@ def _directory_pieces(
     from satsuma.cli.tarball import Packer
     from satsuma.wire.tar import END
 
-    packer = Packer(root_owner=True)
+    packer = Packer(root_owner=True, leave_out=".dockerignore" if content is not None else "")
     yield from packer.tree(directory, "", matcher)
     if content is not None:
-        # The Dockerfile travels under a name of its own; the engine takes it out of the context.
+        # The Dockerfile travels under a name of its own, which the ignore file keeps out of the image.
         yield from packer.data(dockerfile, content)
-        if matcher is None:
-            yield from packer.data(".dockerignore", f"{dockerfile}\n.dockerignore\n".encode())
+        yield from packer.data(".dockerignore", _ignore_file(directory, dockerfile), 0o644)
     yield END
+
+
+def _ignore_file(directory: str, dockerfile: str) -> bytes:
+    """Return the context's ignore file with one more name to ignore."""
+    try:
+        with open(os.path.join(directory, ".dockerignore"), "rb") as file:
+            return file.read() + f"\n{dockerfile}\n".encode()
+    except OSError:
+        return f"{dockerfile}\n.dockerignore\n".encode()

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 
 from satsuma.cli.errors import CliError
+from satsuma.linux import ns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ def setns(_session: Session, flags: Flags) -> int:
     for path, fd in fds:
         joined_pid |= _join(path, fd) == "pid"
         os.close(fd)
+    # From here on files may be somebody else's: nothing is imported any more.
     command = flags.args[1:]
     if joined_pid:
         # setns(2): a pid namespace is entered by children only, never by the caller.
@@ -44,8 +47,6 @@ def _open(path: str) -> int:
 
 def _join(path: str, fd: int) -> str:
     """Join one namespace and return its kind."""
-    from satsuma.linux import ns
-
     try:
         kind = _kind(fd)
         ns.setns(fd, kind)
@@ -79,18 +80,23 @@ def _run_as_child(command: list[str]) -> int:
             os._exit(error.status)
         finally:
             os._exit(127)
-    import signal
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the child, too
     _, status = os.waitpid(pid, 0)
-    code = os.waitstatus_to_exitcode(status)
-    return 128 - code if code < 0 else code
+    return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 
 def _exec(command: list[str]) -> NoReturn:
-    try:
-        os.execvp(command[0], command)
-    except FileNotFoundError:
-        raise CliError(f"setns: {command[0]}: command not found", 127) from None
-    except OSError as error:
-        raise CliError(f"setns: {command[0]}: {(error.strerror or '').lower()}", 126) from None
+    """Become the command, found in PATH as a shell finds it (`os.execvp` would import modules here)."""
+    name = command[0]
+    folders = [""] if "/" in name else os.environ.get("PATH", "/usr/bin:/bin").split(":")
+    failure: OSError | None = None
+    for folder in folders:
+        try:
+            os.execve(f"{folder}/{name}" if folder else name, command, os.environ)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            failure = failure or error
+    if failure is None:
+        raise CliError(f"setns: {name}: command not found", 127)
+    raise CliError(f"setns: {name}: {(failure.strerror or '').lower()}", 126)

@@ -34,10 +34,12 @@ class Packer:
 
     Args:
         root_owner: everything belongs to root, as in a build context.
+        leave_out: a file at the top of a tree that is not packed.
     """
 
-    def __init__(self, *, root_owner: bool = False) -> None:
+    def __init__(self, *, root_owner: bool = False, leave_out: str = "") -> None:
         self._root_owner = root_owner
+        self._leave_out = os.fsencode(leave_out)
         self._links: dict[tuple[int, int], bytes] = {}
         """Inode → the name under which it is in the archive already."""
 
@@ -63,6 +65,8 @@ class Packer:
         yield content + tar.padding(len(content))
 
     def _member(self, path: bytes, name: bytes, inner: bytes, matcher: Matcher | None) -> Iterator[bytes]:
+        if inner and inner == self._leave_out:
+            return
         info = os.lstat(path)
         is_directory = stat.S_ISDIR(info.st_mode)
         ignored = bool(inner) and matcher is not None and matcher.matches(os.fsdecode(inner))

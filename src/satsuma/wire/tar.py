@@ -170,7 +170,10 @@ class Reader:
         """
         if self._done:
             return None
-        self._skip(self._left + self._padding)
+        self._skip(self._left)
+        # An archive may end with the payload of its last entry: the docker command line cuts padding and trailer
+        # off when it adds a Dockerfile from outside of the context, and Go's archive/tar takes that.
+        self._take(self._padding)
         self._left = self._padding = 0
         pax: dict[bytes, bytes] = {}
         long_name = long_link = None

@@ -197,3 +197,20 @@ def test_skipped_payload_does_not_disturb_the_next_entry():
     raw = archive([(tar.Entry(b"a", size=5000), b"x" * 5000), (tar.Entry(b"b", size=1), b"y")])
     reader = feed(raw, 333)
     assert [e.name for e in reader] == [b"a", b"b"]
+
+
+def test_an_archive_may_end_with_its_last_payload() -> None:
+    """The docker command line sends such contexts; Go's archive/tar takes them."""
+    import io
+
+    from satsuma.wire import tar
+
+    raw = tar.encode(tar.Entry(b"Dockerfile", size=7)) + b"FROM x\n"
+    reader = tar.Reader(io.BytesIO(raw).read)
+    entry = reader.next_entry()
+    assert entry is not None and reader.read_payload(100) == b"FROM x\n"
+    assert reader.next_entry() is None
+    cut = tar.Reader(io.BytesIO(raw[:-1]).read)
+    cut.next_entry()
+    with pytest.raises(tar.TarError):
+        cut.next_entry()
