@@ -291,11 +291,13 @@ class Root:
         # O_NONBLOCK: a FIFO planted by an image must not hang us in open(2).
         fd = self.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
         try:
-            if not _stat.S_ISREG(os.fstat(fd).st_mode):
+            info = os.fstat(fd)
+            if not _stat.S_ISREG(info.st_mode):
                 raise OSError(errno.EINVAL, "not a regular file", _text(encode(path)))
             chunks = []
             left = limit + 1
-            while left > 0 and (chunk := os.read(fd, min(left, 1 << 20))):
+            size = min(max(info.st_size + 1, 4096), 1 << 20)
+            while left > 0 and (chunk := os.read(fd, min(left, size))):
                 chunks.append(chunk)
                 left -= len(chunk)
         finally:

@@ -298,8 +298,9 @@ def _interpreter(fd: int) -> bytes:
     )
     if not 32 <= size <= 256:
         return b""
-    for index in range(min(count, 128)):
-        entry = os.pread(fd, size, table + index * size)
+    segments = os.pread(fd, size * min(count, 128), table)
+    for start in range(0, len(segments), size):
+        entry = segments[start : start + size]
         if len(entry) < 32 or number(entry, 0, 4) != 3:
             continue
         offset = number(entry, 8, 8) if wide else number(entry, 4, 4)
