@@ -14,6 +14,7 @@ Source: runc libcontainer/process_linux.go.
 from __future__ import annotations
 
 import _socket
+import errno
 import os
 import struct
 
@@ -134,9 +135,15 @@ def begin(
     *,
     cgroup: Cgroup | None = None,
     init_pidfd: int = -1,
+    busy_fallback: Callable[[], int] | None = None,
     on_created: Callable[[Init], None] | None = None,
 ) -> Launching:
-    """Clone a process for *plan*; call `step` until it has become the program."""
+    """Clone a process for *plan*; call `step` until it has become the program.
+
+    Args:
+        busy_fallback: opens another v2 group, for when *cgroup* takes no processes any more because it has
+            handed its controllers to groups below it.
+    """
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     unified = cgroup.open_unified() if cgroup is not None else -1
     own_pidns = -1
@@ -151,7 +158,7 @@ def begin(
         if plan.new_userns and plan.extras.overlay is not None:
             # Mounted by us: root of the new user namespace may not even be able to walk to the layers.
             plan.root_fd = rootfs.open_overlay(plan.extras.overlay)
-        pid, child_fd = syscalls.clone3(flags, cgroup=max(unified, 0))
+        pid, child_fd = _clone(flags, unified, busy_fallback)
         if pid == 0:
             stage.run(stage.Stage(plan, theirs.fileno(), stdio, init_pidfd))
     except OSError as error:
@@ -176,6 +183,19 @@ def begin(
         launching.abort()
         raise
     return launching
+
+
+def _clone(flags: int, unified: int, busy_fallback: Callable[[], int] | None) -> tuple[int, int]:
+    try:
+        return syscalls.clone3(flags, cgroup=max(unified, 0))
+    except OSError as error:
+        if error.errno != errno.EBUSY or busy_fallback is None or unified < 0:
+            raise
+    fd = busy_fallback()
+    try:
+        return syscalls.clone3(flags, cgroup=fd)
+    finally:
+        os.close(fd)
 
 
 class Launching:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 
 from satsuma.linux import ns, syscalls
+from satsuma.linux.cgroup import UNIFIED, layout
 from satsuma.runtime.config import Config, Process, parse_process
 from satsuma.runtime.create import Init, Launching, begin
 from satsuma.runtime.errors import StartFailed
@@ -99,7 +100,9 @@ def begin_exec(
             namespaces=flags,
         )
         plan.join_pid = pid_namespace if pid_namespace >= 0 else None
-        return begin(plan, stdio, cgroup=cgroup, init_pidfd=pidfd)
+        return begin(
+            plan, stdio, cgroup=cgroup, init_pidfd=pidfd, busy_fallback=lambda: _open_group_of(init_pid)
+        )
     except (ProcessLookupError, FileNotFoundError) as error:
         raise StartFailed("cannot exec in a stopped container") from error
     finally:
@@ -120,3 +123,11 @@ def _foreign_namespaces(pid: int) -> int:
             if kind != "time":
                 raise
     return flags
+
+
+def _open_group_of(pid: int) -> int:
+    """Open the v2 group in which a process is."""
+    with open(f"/proc/{pid}/cgroup", "rb") as file:
+        line = next(line for line in file if line.startswith(b"0::"))
+    path = layout().mounts[UNIFIED] + line[3:].rstrip(b"\n").decode("utf-8", "surrogateescape")
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

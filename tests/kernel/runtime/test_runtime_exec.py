@@ -161,3 +161,28 @@ def test_pre_compiled_filter_and_frozen_half_way(lab: Lab) -> None:
             pass
         os.waitpid(launching.init.pid, 0)
         os.close(launching.init.pidfd)
+
+
+def test_container_that_manages_groups_of_its_own(lab: Lab) -> None:
+    """systemd in a container moves itself into init.scope and hands out controllers: the top takes no more."""
+    spec = lab.spec("sleep", "100")
+    with lab.container(spec) as (init, group):
+        unified = Path(group.dirs.get("") or "/nonexistent")
+        top = unified.parents[1] / "cgroup.subtree_control"
+        offered = (unified.parents[1] / "cgroup.controllers").read_text().split() if top.exists() else []
+        if not offered:
+            pytest.skip("no controller in the v2 hierarchy")
+        handed = offered[0] in top.read_text().split()
+        try:
+            for path in (top, unified.parent / "cgroup.subtree_control"):
+                path.write_text(f"+{offered[0]}")
+            (unified / "init.scope").mkdir()
+            (unified / "init.scope/cgroup.procs").write_text(str(init.pid))
+            (unified / "cgroup.subtree_control").write_text(f"+{offered[0]}")
+            out = lab.exec(init, group, spec, lab.spec("cat", "/proc/self/cgroup")["process"])[1]
+            assert "0::/init.scope" in out.splitlines()
+        finally:
+            for path in (unified / "cgroup.subtree_control", unified.parent / "cgroup.subtree_control"):
+                path.write_text(f"-{offered[0]}")
+            if not handed:
+                top.write_text(f"-{offered[0]}")
