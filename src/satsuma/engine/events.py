@@ -78,6 +78,8 @@ class Bus:
         queue: asyncio.Queue[Json] = asyncio.Queue(READER_QUEUE)
         self._readers.add(queue)
         try:
+            if since_ns is None and until_ns is not None:
+                since_ns = 0  # as dockerd: an end alone asks for the past
             if since_ns is not None:
                 for event in list(self._kept):
                     late = until_ns is not None and event["timeNano"] > until_ns

@@ -12,15 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from satsuma.base.aio import blocking
-from satsuma.base.clock import format_rfc3339nano_fixed
+from satsuma.base.clock import format_rfc3339nano_fixed, now_ns
 from satsuma.base.errors import Conflict, InvalidParameter
-from satsuma.container import Status
+from satsuma.container import Record, Status
 from satsuma.engine.actors import Actor
 from satsuma.engine.core import Core
 from satsuma.monitor.logfollow import follow as follow_log
 from satsuma.monitor.logread import Entry, LogReader
 
 STDOUT, STDERR = 1, 2
+SETTLE = 0.2
+"""Seconds after a start for which a log is not complete enough to be read without following."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ async def logs(
     record = core.registry.find(reference)
     if record.state.status in (Status.REMOVING, Status.DEAD):
         raise Conflict("can not get logs from container which is dead or marked for removal")
+    if not follow:
+        await _settle(core, record)
     reader = await blocking(
         lambda: LogReader(
             record.host.log_config.type,
@@ -67,6 +71,18 @@ async def logs(
     actor = core.actor(record) if follow and record.state.is_live else None
     frames = _frames(reader, actor, wanted, timestamps=timestamps, details=details)
     return LogStream(record.config.tty, frames)
+
+
+async def _settle(core: Core, record: Record) -> None:
+    """Let a container that was started a moment ago come to its first lines, or to its end.
+
+    dockerd needs so long to answer a start that clients came to read the log right after it, and to expect all
+    of what a short command has printed (docker-py's own tests do).
+    """
+    left = SETTLE - (now_ns() - record.state.started_ns) / 1e9
+    if record.state.is_live and left > 0:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(core.actor(record).exited.wait(), left)
 
 
 async def _frames(

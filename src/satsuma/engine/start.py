@@ -122,8 +122,6 @@ async def allocate_network(core: Core, record: Record) -> Sandbox | None:
         name=record.name,
         dns=tuple(record.host.dns or core.config.dns),
     )
-    for name, info in sandbox.endpoints.items():
-        _network_event(core, record, "connect", name, info.network_id)
     return sandbox
 
 
@@ -164,6 +162,8 @@ async def _launch(
         record = structs.replace(record, network=endpoints.live_state(record, sandbox))
     await sources.resolve()
     attach_volumes(core, record, actor)
+    for name, info in sandbox.endpoints.items() if sandbox is not None else ():
+        _network_event(core, record, "connect", name, info.network_id)
     plan = make_plan(core, record, sources.paths, tuple(link_env(record, links)))
     config = plan_config(record, plan)
     extras = await make_extras(core, record, config, sandbox, sources)

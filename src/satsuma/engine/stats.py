@@ -22,6 +22,7 @@ from satsuma.linux import cgroup_stats
 Json = dict[str, Any]
 
 INTERVAL = 1.0
+UNLIMITED = 1 << 62
 _PS_RENAME = re.compile(r"\s*(\S*)=\s*(PID\S*)")
 _EMPTY_CPU: Json = {
     "cpu_usage": {"total_usage": 0, "usage_in_kernelmode": 0, "usage_in_usermode": 0},
@@ -91,6 +92,8 @@ async def sample(core: Core, record: Record) -> Json:
     networks = {}
     if record.host.network_mode not in ("host", "none"):
         networks = await blocking(interface_counters, pid)
+    if found["pids_stats"].get("limit", 0) >= UNLIMITED:
+        found["pids_stats"] = {"current": found["pids_stats"]["current"]}
     return head | found | ({"networks": networks} if networks else {})
 
 

@@ -17,7 +17,7 @@ class AttachSpec:
 
     Attributes:
         fd: a connected stream socket.
-        framed: stdcopy frames; ignored with a terminal.
+        framed: stdcopy frames; with a terminal too, as an exec may want it.
         detach_keys: honoured with a terminal only, as in Docker; b"" is none.
         initial_stdin: bytes of the client that were read from *fd* already.
     """

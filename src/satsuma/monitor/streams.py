@@ -112,7 +112,7 @@ class Stdio:
             sock,
             stdin=stdin,
             streams=streams,
-            framed=framed and not self._tty,
+            framed=framed,
             keys=keys if self._tty else b"",
             detach_notice=detach_notice,
             on_end=on_end,

@@ -206,7 +206,9 @@ async def test_exec_detach_says_so_in_the_stream(host):
     monitor = await host.launch("sleep", "1000")
     peer = host.peer()
     await monitor.exec(
-        client.ExecSpec(exec_id="e1", process={"args": ["cat"]}, tty=True, attach=peer.spec(stdin=True))
+        client.ExecSpec(
+            exec_id="e1", process={"args": ["cat"]}, tty=True, attach=peer.spec(stdin=True, framed=False)
+        )
     )
     peer.sent()
     await peer.send(b"\x10\x11")
