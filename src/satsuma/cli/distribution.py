@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 
 from satsuma.cli.client import as_filters, escape
-from satsuma.cli.errors import CliError
+from satsuma.cli.errors import ApiError, CliError
 from satsuma.cli.formatting import Listing
 
 TYPE_CHECKING = False
@@ -50,9 +50,15 @@ def pull_image(session: Session, image: str, *, platform: str = "", quiet: bool 
         "tag": reference.digest or reference.tag,
         "platform": platform.lower() or None,
     }
-    answer = session.engine.request(
-        "POST", "/images/create", query, headers=auth_header(session, reference.domain)
-    )
+    try:
+        answer = session.engine.request(
+            "POST", "/images/create", query, headers=auth_header(session, reference.domain)
+        )
+    except ApiError as error:
+        if error.http_status != 501:
+            raise
+        hint = f"Without a registry: `{session.program} image bootstrap busybox` makes a base image of what is here."
+        raise ApiError(f"{error}\n{hint}", error.http_status) from None
     if quiet:
         import io
 

@@ -187,6 +187,20 @@ def _plural(count: int) -> str:
     return "argument" if count == 1 else "arguments"
 
 
+_ELSEWHERE = {
+    **dict.fromkeys(
+        ("swarm", "node", "service", "stack", "secret", "config"), "swarm mode, which this engine has not"
+    ),
+    "plugin": "managed plugins, which this engine has not",
+    "trust": "content trust, which this engine has not",
+    "manifest": "docker's manifest lists, which this program does not edit",
+    "checkpoint": "checkpoints, which this engine has not",
+    "compose": "compose, a plugin of its own: put `docker-compose` into ~/.docker/cli-plugins",
+    "buildx": "buildx, a plugin of its own: `{program} build` builds without it",
+}
+"""Words of docker that lead nowhere here, and what they belong to."""
+
+
 def unknown_command(words: list[str], program: str) -> CliError:
     """Return the error for a command that does not exist, with what may have been meant."""
     first = words[0]
@@ -198,6 +212,11 @@ def unknown_command(words: list[str], program: str) -> CliError:
         usage = f"Usage:  {program} {first} COMMAND\n\n"
         return CliError(
             f"{text}{_did_you_mean(near)}\n\n{usage}Run '{program} {first} --help' for more information"
+        )
+    if first in _ELSEWHERE:
+        where = _ELSEWHERE[first].replace("{program}", program)
+        return CliError(
+            f"{program}: '{first}' belongs to {where}.\n\nRun '{program} --help' for more information"
         )
     candidates = [
         *catalog.SHORTCUTS,

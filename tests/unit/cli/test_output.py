@@ -117,6 +117,11 @@ def test_nonsense_gets_no_suggestion() -> None:
     assert text == "satsuma: 'xyzzy' is not a satsuma command.\n\nRun 'satsuma --help' for more information"
 
 
+def test_words_of_docker_that_lead_nowhere_say_so() -> None:
+    assert "'swarm' belongs to swarm mode" in str(help.unknown_command(["swarm", "init"], "satsuma"))
+    assert "`satsuma build`" in str(help.unknown_command(["buildx"], "satsuma"))
+
+
 def test_a_wrong_flag_gets_one_too() -> None:
     text = help.usage_error("unknown flag: --volme", "container run", "run", "satsuma")
     assert "unknown flag: --volme\nDid you mean --volume?" in text
