@@ -13,8 +13,9 @@ import subprocess
 import termios
 import time
 
-import harness
 import pytest
+
+import harness
 
 
 class Terminal:
@@ -120,6 +121,10 @@ def test_detach_keys_leave_the_container_running(terminals, client: harness.Clie
     again = terminals("attach", "stays")
     again.type("echo back-$((20+3))\n")
     again.expect("back-23")
+    again.type("\x10\x11")
+    assert again.wait() == 1
+    assert "read escape sequence" in again.seen
+    again = terminals("attach", "stays")
     again.type("exit 3\n")
     assert again.wait() == 3
     client("rm", "stays")
@@ -141,6 +146,11 @@ def test_exec_on_a_terminal(terminals, client: harness.Client) -> None:
     shell.expect("#")
     shell.type("stty size\n")
     shell.expect("21 77")
+    other = terminals("exec", "-it", "execs", "sh")
+    other.expect("#")
+    other.type("\x10\x11")
+    assert other.wait() == 1
+    assert "read escape sequence" in other.seen
     shell.type("exit 9\n")
     assert shell.wait() == 9
     client("rm", "-f", "execs")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from satsuma.cli.client import escape
 from satsuma.cli.errors import ApiError, CliError, ExitStatus
-from satsuma.cli.stream import Attachment
+from satsuma.cli.stream import DETACHED, Attachment
 from satsuma.cli.terminal import DEFAULT_DETACH_KEYS, check_tty, is_terminal, parse_detach_keys
 
 TYPE_CHECKING = False
@@ -48,7 +48,7 @@ def attach(session: Session, flags: Flags) -> int:
             loop.resize_path = f"{path}/resize"
             _redraw(loop)
         if not loop.pump():
-            return 0
+            raise CliError(DETACHED)
         status = loop.exit_status(waiting)
     finally:
         loop.close()

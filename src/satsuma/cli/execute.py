@@ -67,7 +67,7 @@ def _plan(session: Session, flags: Flags) -> tuple[dict[str, Any], bytes]:
 def _attached(
     session: Session, identifier: str, start: dict[str, Any], body: dict[str, Any], detach_keys: bytes
 ) -> int:
-    from satsuma.cli.stream import Attachment
+    from satsuma.cli.stream import DETACHED, Attachment
 
     engine = session.engine
     connection, initial, _ = engine.hijack(f"/exec/{identifier}/start", None, start)
@@ -79,7 +79,7 @@ def _attached(
             loop.resize_path = f"/exec/{identifier}/resize"
             loop.resize()
         if not loop.pump():
-            return 0
+            raise CliError(DETACHED)
     finally:
         loop.close()
     status = engine.get(f"/exec/{identifier}/json").get("ExitCode") or 0

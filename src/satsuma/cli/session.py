@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from satsuma.cli.errors import CliError, ExitStatus
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -44,7 +46,15 @@ class Session:
             from satsuma.cli.client import Engine
             from satsuma.cli.endpoint import find
 
-            self._engine = Engine(find(self), self.config.get("HttpHeaders") or {})
+            try:
+                endpoint = find(self)
+            except CliError as error:
+                if str(error).startswith(("context ", "invalid bind")):
+                    raise CliError(
+                        f"Failed to initialize: unable to resolve docker endpoint: {error}"
+                    ) from None
+                raise
+            self._engine = Engine(endpoint, self.config.get("HttpHeaders") or {})
             self._engine.debug = self.options["debug"] or self.options["log-level"] == "debug"
         return self._engine
 
@@ -78,8 +88,6 @@ class Session:
         try:
             answer = sys.stdin.readline()
         except KeyboardInterrupt:
-            from satsuma.cli.errors import ExitStatus
-
             sys.stdout.write("\n")
             raise ExitStatus(130) from None
         return answer.strip().lower() == "y"

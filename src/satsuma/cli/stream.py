@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from satsuma.cli.client import Answer, Engine
 
 _PIECE = 1 << 16
+DETACHED = "read escape sequence"
+"""What `attach` and `exec` say, with status 1, when the user detaches; for `run` and `start` it is success."""
 _NEVER_FORWARDED = ("SIGCHLD", "SIGPIPE", "SIGURG", "SIGWINCH", "SIGTTIN", "SIGTTOU", "SIGKILL", "SIGSTOP",
                     "SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS", "SIGABRT")  # fmt: skip
 
