@@ -139,11 +139,12 @@ async def _enter(core: Core, record: Record, spec: AttachSpec) -> bool:
         except Conflict:
             # It ended this moment; the client sees the end of its stream.
             return False
-    spawn(f"attached:{record.short_id}", _report_detach(core, record, attachment))
+    spawn(f"attached:{record.short_id}", report_detach(core, record, attachment))
     return False
 
 
-async def _report_detach(core: Core, record: Record, attachment: Attachment) -> None:
+async def report_detach(core: Core, record: Record, attachment: Attachment) -> None:
+    """Publish the event when a client leaves by the detach keys."""
     if await attachment.ended == "detached":
         core.emit(record, "detach")
 

@@ -22,6 +22,7 @@ from satsuma.container import Record, Status
 from satsuma.engine.core import Core
 from satsuma.engine.streams import pieces
 from satsuma.image import tar_path, untar
+from satsuma.linux.passwd import resolve_user
 from satsuma.linux.root import Root
 
 Json = dict[str, Any]
@@ -204,15 +205,18 @@ async def archive_put(
 
 def container_owner(root: Root, record: Record) -> tuple[int, int]:
     """Return the ids of the container's user, for `cp -a`."""
-    from satsuma.linux.passwd import resolve_user
-
-    def read(path: str) -> bytes:
-        with contextlib.suppress(OSError):
-            return root.read_file(path)
-        return b""
-
-    user = resolve_user(record.config.user, read("/etc/passwd"), read("/etc/group"))
+    user = resolve_user(
+        record.config.user, read_or_empty(root, "/etc/passwd"), read_or_empty(root, "/etc/group")
+    )
     return user.uid, user.gid
+
+
+def read_or_empty(root: Root, path: str) -> bytes:
+    """Return a small file of a container, b"" when there is none that can be read."""
+    try:
+        return root.read_file(path)
+    except OSError:
+        return b""
 
 
 def check_writable(record: Record, path: str) -> None:

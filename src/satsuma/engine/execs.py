@@ -19,9 +19,12 @@ from satsuma.container import Record, Status, process_env
 from satsuma.container.capabilities import effective_capabilities
 from satsuma.container.oci import capability_sets, plan_rlimits
 from satsuma.engine.attach import Hijack, console_size, detach_keys_bytes
+from satsuma.engine.copying import read_or_empty
 from satsuma.engine.core import Core
 from satsuma.engine.links import link_env, linked
-from satsuma.monitor.client import AttachSpec, ExecSpec, LaunchError, Monitor
+from satsuma.linux.passwd import UserError, resolve_user
+from satsuma.linux.root import Root
+from satsuma.monitor.client import Attachment, AttachSpec, ExecSpec, LaunchError, Monitor
 from satsuma.spec.docker import ExecCreateRequest, ExecStartRequest
 from satsuma.wire import stdcopy
 
@@ -82,6 +85,10 @@ class Session:
             record = active_container(core, self.container_id)
             core.emit(record, f"exec_start: {self.words}", execID=self.id)
             self._monitor = core.live_monitor(record)
+            if attach is not None:
+                spawn(
+                    f"exec-client:{self.id[:12]}", self._report_detach(self._monitor.exec_attachment(self.id))
+                )
             self.pid = await self._monitor.exec(
                 ExecSpec(
                     exec_id=self.id,
@@ -97,6 +104,12 @@ class Session:
                 raise exec_error(error) from error
             raise
         spawn(f"exec:{self.id[:12]}", self._watch())
+
+    async def _report_detach(self, attachment: Attachment) -> None:
+        if await attachment.ended == "detached":
+            record = self._core.registry.get(self.container_id)
+            if record is not None:
+                self._core.emit(record, "exec_detach", execID=self.id)
 
     async def _watch(self) -> None:
         assert self._monitor is not None, "started"
@@ -219,8 +232,26 @@ def create(core: Core, reference: str, request: ExecCreateRequest) -> str:
     record = active_container(core, reference)
     if not request.cmd:
         raise InvalidParameter("No exec command specified")
+    if request.user:
+        check_user(core.live_monitor(record).init_pid, request.user)
     session = make(core, record, argv=list(request.cmd), request=request)
     return session.id
+
+
+def check_user(pid: int, user: str) -> None:
+    """Refuse a user that the container does not know, before a session exists.
+
+    Raises:
+        InvalidParameter: `unable to find user x: no matching entries in passwd file`.
+    """
+    try:
+        with Root.open_path(f"/proc/{pid}/root") as root:
+            resolve_user(user, read_or_empty(root, "/etc/passwd"), read_or_empty(root, "/etc/group"))
+    except UserError as error:
+        raise InvalidParameter(str(error))
+    except OSError:
+        # It ended this moment; the start will say so.
+        return
 
 
 def make(core: Core, record: Record, *, argv: list[str], request: ExecCreateRequest | None = None) -> Session:

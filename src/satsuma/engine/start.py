@@ -16,7 +16,7 @@ from typing import Any
 
 from msgspec import structs
 
-from satsuma.base.aio import blocking
+from satsuma.base.aio import blocking, spawn
 from satsuma.base.clock import now_ns
 from satsuma.base.errors import Conflict, EngineError, InvalidParameter, NotFound, NotModified, System
 from satsuma.base.failpoints import failpoint
@@ -24,7 +24,7 @@ from satsuma.container import Event, Health, Record
 from satsuma.container.devices import host_devices
 from satsuma.container.health import probe_command
 from satsuma.container.oci import Plan, plan_config
-from satsuma.engine import endpoints, health, remove, supervise
+from satsuma.engine import attach, endpoints, health, remove, supervise
 from satsuma.engine.actors import Actor, close_attaches
 from satsuma.engine.attach import console_size
 from satsuma.engine.core import Core, quietly
@@ -323,8 +323,9 @@ async def make_extras(
     if wants_init and not record.host.pid_mode:
         extras["init_path"] = init_binary(core)
     profile = config["linux"].get("seccomp")
-    if profile is not None:
-        extras["seccomp_bpf"] = await compiled_filter(profile)
+    if profile is not None and not profile.get("flags"):
+        # The filter instead of the profile: the monitor needs not parse, compile and keep it.
+        extras["seccomp_bpf"] = await compiled_filter(config["linux"].pop("seccomp"))
     for destination, fd in sources.mount_fds.items():
         extras[f"mount:{destination}_fd"] = fd
     if sandbox is not None and sandbox.netns_fd is not None:
@@ -439,5 +440,7 @@ def _entered(core: Core, record: Record, actor: Actor, monitor: Monitor, sandbox
     )
     record = core.note_fact(structs.replace(record, state=state, started_before=True))
     core.emit(record, "start")
+    for attachment in monitor.start_attachments:
+        spawn(f"attached:{record.short_id}", attach.report_detach(core, record, attachment))
     health.begin(core, record)
     supervise.begin(core, record, monitor)

@@ -144,6 +144,7 @@ class Launcher:
             monitor.close()
             raise
         monitor._opened(_check(message.body))
+        monitor.start_attachments = [monitor._expect_end(f"start.{n}") for n in range(len(spec.attaches))]
         return monitor
 
     async def make_netns(self) -> tuple[int, int]:
@@ -226,6 +227,7 @@ class Monitor:
         pid, init_pid, start_time: of the monitor, of init, and of init in clock ticks after boot.
         started_at_ns: when init had passed execve.
         cgroup: controller name → directory.
+        start_attachments: the clients that were attached before the start, in their order.
     """
 
     def __init__(self, exec_root: str, sock: socket.socket, container_id: str, exit_path: str) -> None:
@@ -242,6 +244,7 @@ class Monitor:
         self._exec_exits: collections.OrderedDict[str, asyncio.Future[int]] = collections.OrderedDict()
         self._attachments: dict[str, Attachment] = {}
         self._attach_count = 0
+        self.start_attachments: list[Attachment] = []
         self._abandoned = False
         self._channel.closed.add_done_callback(lambda _: self._lost())
 
@@ -263,6 +266,14 @@ class Monitor:
         for exec_id in body["execs"]:
             self._exec_future(exec_id)
         return self
+
+    def _expect_end(self, attach_id: str) -> Attachment:
+        attachment = self._attachments[attach_id] = Attachment()
+        return attachment
+
+    def exec_attachment(self, exec_id: str) -> Attachment:
+        """Return the client of an exec session; ask before the session starts."""
+        return self._expect_end(exec_id)
 
     def _event(self, body: Body) -> None:
         match body.get("event"):

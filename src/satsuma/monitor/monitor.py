@@ -17,6 +17,7 @@ Crash: the control socket exists before init runs, so the next daemon finds what
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 import socket
 
@@ -122,8 +123,11 @@ class Monitor:
         self._stdio = Stdio(self._loop, tty=self._tty, close_stdin=bool(body.get("stdin_once")), log=log)
         self._control.listen(self._run_dir, state.SOCKET)
         failpoint("monitor.listening")
-        for attach in body.get("attaches", ()):
-            self._stdio.attach(**take_attach(attach, self._request))
+        for number, attach in enumerate(body.get("attaches", ())):
+            self._stdio.attach(
+                **take_attach(attach, self._request),
+                on_end=functools.partial(self._start_attach_ended, number),
+            )
         self._start_init()
         failpoint("monitor.started")
         self._loop.watch_children(self._child_exited)
@@ -137,6 +141,9 @@ class Monitor:
             raise StartError(f"container {self._container_id} has a monitor already", 128) from None
         self._lock_fd = lock
         failpoint("monitor.locked")
+
+    def _start_attach_ended(self, number: int, reason: str) -> None:
+        self._control.broadcast({"event": "attach_end", "attach_id": f"start.{number}", "reason": reason})
 
     def _start_init(self) -> None:
         body = self._request.body
