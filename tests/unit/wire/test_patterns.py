@@ -95,7 +95,8 @@ def test_clean_is_idempotent(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "wild"), [("a*", True), ("a?", True), ("[a]", True), ("a\\*", False), ("a", False), ("a\\\\*", True)]
+    ("path", "wild"),
+    [("a*", True), ("a?", True), ("[a]", True), ("a\\*", False), ("a", False), ("a\\\\*", True)],
 )
 def test_has_wildcards(path: str, wild: bool) -> None:
     assert has_wildcards(path) is wild
