@@ -174,8 +174,12 @@ def test_attach_sees_output_and_sends_input(client: harness.Client) -> None:
     )
     try:
         process = client.popen("attach", container, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        output = process.communicate(b"one\ntwo\nquit\n", timeout=60)[0]
-        assert output == b"got one\ngot two\n"
+        assert process.stdin is not None and process.stdout is not None
+        for word in (b"one", b"two"):
+            process.stdin.write(word + b"\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == b"got " + word + b"\n"
+        process.communicate(b"quit\n", timeout=60)
     finally:
         client("rm", "-f", container)
 
