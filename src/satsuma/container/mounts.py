@@ -127,7 +127,7 @@ def parse_mount(spec: Mount, source_exists: Callable[[str], bool] = os.path.lexi
     reason = _fault(spec, source_exists)
     if reason:
         raise InvalidParameter(f'invalid mount config for type "{spec.type}": {reason}')
-    destination = posixpath.normpath(spec.target)
+    destination = posixpath.normpath("/" + spec.target.lstrip("/"))
     common = {"type": spec.type, "destination": destination, "rw": not spec.read_only, "spec": spec}
     if spec.type == "volume":
         options = spec.volume_options or VolumeOptions()
@@ -143,7 +143,7 @@ def parse_mount(spec: Mount, source_exists: Callable[[str], bool] = os.path.lexi
         bind = spec.bind_options or BindOptions()
         return MountPoint(
             **common,  # type: ignore[arg-type]
-            source=posixpath.normpath(spec.source),
+            source=posixpath.normpath("/" + spec.source.lstrip("/")),
             propagation=bind.propagation or "rprivate",
             create_source=bind.create_mountpoint,
         )

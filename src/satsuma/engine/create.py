@@ -9,7 +9,6 @@ Source: moby daemon/create.go, daemon/create_unix.go, daemon/volumes.go of 28.5.
 from __future__ import annotations
 
 import os
-import posixpath
 import stat
 from typing import Any
 
@@ -34,6 +33,7 @@ from satsuma.spec.docker import (
     CreateResponse,
     HostConfig,
     LogConfig,
+    Mount,
     RestartPolicy,
 )
 from satsuma.volume import copy_up
@@ -261,9 +261,10 @@ def plan_mounts(core: Core, record: Record) -> tuple[list[MountPoint], set[str]]
     ]
     points = merge_points(groups, host.tmpfs)
     for destination in record.config.volumes or {}:
-        clean = posixpath.normpath("/" + destination.lstrip("/"))
-        if clean not in points and clean not in (host.tmpfs or {}):
-            points[clean] = MountPoint(type="volume", destination=clean, copy_data=True, anonymous=True)
+        point = parse_mount(Mount(type="volume", target=destination))
+        if point.destination not in points and point.destination not in (host.tmpfs or {}):
+            # Not asked for by the client: `spec` stays empty, and inspect shows no mode.
+            points[point.destination] = structs.replace(point, spec=Mount())
     made: set[str] = set()
     answer: list[MountPoint] = []
     try:
