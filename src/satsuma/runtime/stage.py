@@ -6,7 +6,8 @@ over one SOCK_SEQPACKET descriptor, whose closing by execve is the sign of succe
 
 Messages to the parent, one packet each: b"E" exit code, text (error, the end); b"W" text (warning); b"C" with the
 terminal's master attached; b"H" (run the hooks of the runtime, answer with a byte); b"U" (write the id maps,
-answer with a byte); b"R" (ready: only the program itself can fail from here on).
+answer with a byte); b"P" (from here on another process speaks, the sender; answer with a byte); b"R" (ready: only
+the program itself can fail from here on).
 
 Source: runc libcontainer/standard_init_linux.go, setns_init_linux.go, init_linux.go.
 """
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 _PASSWD_LIMIT = 10 << 20
 _NSIG = 65
+_LIBC_SIGNALS = (32, 33)
+"""Used by glibc's threads; sigaction(3) refuses them, and whoever started us may have ignored them."""
 
 
 class Stage:
@@ -159,7 +162,10 @@ def _prepare(stage: Stage) -> None:
 def _reset_signals() -> None:
     # Python ignores SIGPIPE and SIGXFSZ, and an ignored signal stays ignored over execve.
     for signum in range(1, _NSIG):
-        if signum in (9, 19, 32, 33):
+        if signum in (_signal.SIGKILL, _signal.SIGSTOP):
+            continue
+        if signum in _LIBC_SIGNALS:
+            syscalls.rt_sigaction_default(signum)
             continue
         try:
             _signal.signal(signum, _signal.SIG_DFL)
@@ -359,7 +365,8 @@ def console(stage: Stage, size: tuple[int, int]) -> None:
     sock.sendmsg([b"C"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", master))])
     sock.detach()
     os.close(master)
-    pty.set_controlling(slave)
+    if not stage.plan.born_last:
+        pty.set_controlling(slave)
     for target in (0, 1, 2):
         os.dup2(slave, target, inheritable=True)
     os.close(slave)
@@ -393,13 +400,14 @@ def domainname(stage: Stage, name: str) -> None:
 
 def apparmor(stage: Stage, profile: str) -> None:
     """Confine the program by a profile from its execve on; never start unconfined instead."""
-    for path in ("self/attr/apparmor/exec", "self/attr/exec"):
+    own = os.getpid()  # "self" is a link, and none is followed
+    for path in (f"{own}/attr/apparmor/exec", f"{own}/attr/exec"):
         try:
             stage.write_proc(path, f"exec {profile}")
             return
-        except FileNotFoundError:
-            continue
         except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EINVAL):
+                continue  # EINVAL: attr/exec belongs to no security module
             raise StepError(
                 f"unable to apply apparmor profile: apparmor failed to apply profile: {error_text(error)}"
             )

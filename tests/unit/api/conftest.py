@@ -14,7 +14,7 @@ from satsuma.api import Server, serve
 from satsuma.wire.http_client import ResponseParser
 
 sys.path.insert(0, str(Path(__file__).parent))
-from fake_engine import FakeEngine
+from api_fake import FakeEngine
 
 
 class Client:

@@ -10,7 +10,7 @@ import socket
 import stat
 
 import pytest
-from fake_engine import ID
+from api_fake import ID
 
 from satsuma.api import serve
 from satsuma.base.errors import InvalidParameter

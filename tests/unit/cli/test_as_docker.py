@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_engine import FakeEngine
+from recording_engine import FakeEngine
 
 DATA = Path(__file__).parent / "data"
 DOCKER = shutil.which("docker")

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from fake_engine import FakeEngine
+from recording_engine import FakeEngine
 
 SATSUMA = str(Path(sys.executable).parent / "satsuma")
 
