@@ -41,7 +41,7 @@ class Plan:
     """What `plan_config` must know beside the record.
 
     Attributes:
-        cgroups_path: as in config.json, `/docker/<id>` or `slice:prefix:name`.
+        cgroups_path: as in config.json, `/satsuma/<id>` or `slice:prefix:name`.
         sources: host path of each mount point by destination; volumes and images are resolved by the caller.
         etc_files: host paths of our own `/etc/hosts`, `/etc/hostname`, `/etc/resolv.conf`, by destination.
         namespaces: path of a namespace to join by OCI type, `"host"` to stay in the host's.
