@@ -384,9 +384,14 @@ def _proc_path(fd: int, name: bytes) -> bytes:
 
 def _mkdirat(fd: int, name: bytes, mode: int, uid: int, gid: int) -> None:
     os.mkdir(name, mode, dir_fd=fd)
-    if uid > 0 or gid > 0:
-        os.chown(name, uid, gid, dir_fd=fd, follow_symlinks=False)
-    _fchmodat(fd, name, mode)
+    # By a descriptor, not through /proc: an exec has no process of its own in the procfs that it sees.
+    made = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+    try:
+        if uid > 0 or gid > 0:
+            os.fchown(made, uid, gid)
+        os.fchmod(made, mode)
+    finally:
+        os.close(made)
 
 
 def _fchmodat(fd: int, name: bytes, mode: int) -> None:

@@ -14,6 +14,7 @@ libcontainer/seccomp/patchbpf (why numbers above those of the profile give ENOSY
 from __future__ import annotations
 
 import ctypes
+import struct
 
 from satsuma.linux import syscalls
 
@@ -84,6 +85,7 @@ _JGT = 0x25
 _JGE = 0x35
 _AND = 0x54
 _RET = 0x06
+_INSTRUCTION = struct.Struct("<HBBI")  # struct sock_filter
 # struct seccomp_data
 _NR, _ARCH, _ARGS = 0, 4, 16
 
@@ -323,6 +325,35 @@ def _assemble_condition(asm: _Assembler, condition: Condition, hit: int, miss: i
     if code != _JEQ:
         asm.branch(_JGT, value >> 32, hit, equal)
     return asm.add(_LD_W_ABS, high)
+
+
+def verdict(program: bytes, number: int, args: tuple[int, ...] = ()) -> int:
+    """Return what a compiled filter answers to one call by our own architecture's number.
+
+    Raises:
+        ProfileError: the program is not one of ours.
+    """
+    data = [number, ARCHITECTURES[NATIVE[syscalls.MACHINE]][1], 0, 0]
+    for arg in (*args, 0, 0, 0, 0, 0, 0)[:6]:
+        data += (arg & 0xFFFFFFFF, arg >> 32 & 0xFFFFFFFF)
+    position = accumulator = 0
+    while position < len(program) // 8:
+        code, true, false, k = _INSTRUCTION.unpack_from(program, position * 8)
+        position += 1
+        if code == _LD_W_ABS:
+            accumulator = data[k // 4]
+        elif code == _RET:
+            return int(k)
+        elif code == _JA:
+            position += k
+        elif code == _AND:
+            accumulator &= k
+        else:
+            holds = {_JEQ: accumulator == k, _JGT: accumulator > k, _JGE: accumulator >= k}.get(code)
+            if holds is None:
+                break
+            position += true if holds else false
+    raise ProfileError("not a seccomp filter of ours")
 
 
 def filter_flags(profile: Profile) -> int:

@@ -140,7 +140,7 @@ class Session:
         done: called once, with the reply.
     """
 
-    __slots__ = ("_attach", "_done", "_loop", "_pipes", "_starting", "_stdio", "early_status", "process")
+    __slots__ = ("_attach", "_done", "_loop", "_pipes", "_reaped", "_starting", "_stdio", "process")
 
     def __init__(
         self, loop: Loop, stdio: Stdio, attach: Body | None, done: Callable[[Session, Body], None]
@@ -152,11 +152,25 @@ class Session:
         self._pipes: Pipes | None = None
         self._starting: Starting
         self.process: Running | None = None
-        self.early_status: int | None = None
-        """Wait status of a process that was reaped before we knew that it had started."""
+        self._reaped = (0, 0)
 
-    def begin(self, backend: Backend, process: Body, size: tuple[int, int] | None, *, tty: bool) -> int:
-        """Start the process and return its pid.
+    @property
+    def pid(self) -> int:
+        """Of the process, or of the helper that gets it ready."""
+        return self._starting.pid
+
+    @property
+    def early_status(self) -> int | None:
+        """Wait status of a process that was reaped before we knew that it had started."""
+        pid, status = self._reaped
+        return status if self.process is not None and pid == self.process.pid else None
+
+    def reaped(self, status: int) -> None:
+        """Take note of the end of `pid` at this moment."""
+        self._reaped = (self.pid, status)
+
+    def begin(self, backend: Backend, process: Body, size: tuple[int, int] | None, *, tty: bool) -> None:
+        """Start the process.
 
         Raises:
             StartError: it did not even begin; `done` is not called.
@@ -171,7 +185,6 @@ class Session:
             self._abandon()
             raise
         self._loop.add(self._starting.fileno(), READ, self._ready)
-        return self._starting.pid
 
     def _ready(self, _events: int) -> None:
         fd = self._starting.fileno()
@@ -211,7 +224,7 @@ class Sessions:
 
     def __init__(self, on_exit: Callable[[str, int], None], on_complete: Callable[[], None]) -> None:
         self.running: dict[str, Running] = {}
-        self._starting: dict[int, tuple[str, Session]] = {}
+        self._starting: dict[str, Session] = {}
         self._by_pid: dict[int, str] = {}
         self._codes: collections.OrderedDict[str, int] = collections.OrderedDict()
         self._on_exit = on_exit
@@ -224,26 +237,27 @@ class Sessions:
 
     def knows(self, exec_id: str) -> bool:
         """Say whether *exec_id* starts or runs."""
-        return exec_id in self.running or any(exec_id == known for known, _ in self._starting.values())
+        return exec_id in self.running or exec_id in self._starting
 
-    def starting(self, pid: int, exec_id: str, session: Session) -> None:
+    def starting(self, exec_id: str, session: Session) -> None:
         """Register a session that has begun."""
-        self._starting[pid] = (exec_id, session)
+        self._starting[exec_id] = session
 
     def decided(self, session: Session) -> None:
         """Take note that a session's process has started, or has not."""
-        pid, exec_id = next((pid, known) for pid, (known, it) in self._starting.items() if it is session)
-        del self._starting[pid]
+        exec_id = next(known for known, it in self._starting.items() if it is session)
+        del self._starting[exec_id]
         if session.process is None:
             return
         self.running[exec_id] = session.process
-        self._by_pid[pid] = exec_id
+        self._by_pid[session.process.pid] = exec_id
 
     def exited(self, pid: int, status: int) -> None:
         """Take the death of a child."""
-        if pid in self._starting:
-            self._starting[pid][1].early_status = status
-            return
+        for session in self._starting.values():
+            if session.pid == pid:
+                session.reaped(status)
+                return
         exec_id = self._by_pid.pop(pid, None)
         if exec_id is None:
             return

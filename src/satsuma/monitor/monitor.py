@@ -225,10 +225,10 @@ class Monitor:
 
         session = Session(self._loop, Stdio(self._loop, tty=tty, close_stdin=True), attach, decided)
         try:
-            pid = session.begin(self._backend, body["process"], _size(body), tty=tty)
+            session.begin(self._backend, body["process"], _size(body), tty=tty)
         except StartError as error:
             return {"error": str(error), "kind": "StartError", "exit_code": error.exit_code}
-        self._sessions.starting(pid, exec_id, session)
+        self._sessions.starting(exec_id, session)
         return DEFERRED
 
     def _process(self, message: protocol.Message) -> Running:

@@ -155,11 +155,14 @@ class _start_errors:
 class _Starting:
     """`create.Launching` in the monitor's words."""
 
-    __slots__ = ("_launching", "pid")
+    __slots__ = ("_launching",)
 
     def __init__(self, launching: create.Launching) -> None:
         self._launching = launching
-        self.pid = launching.init.pid
+
+    @property
+    def pid(self) -> int:
+        return self._launching.init.pid
 
     def fileno(self) -> int:
         return self._launching.fileno()

@@ -16,6 +16,7 @@ from __future__ import annotations
 import _socket
 import errno
 import os
+import select
 import struct
 
 from satsuma.linux import ns, pidfd, syscalls
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 _PREFIX = "unable to start container process: "
 _MESSAGE_SIZE = 20000
+_HELPER_END_MS = 100
 
 
 class Init:
@@ -145,6 +147,8 @@ def begin(
             handed its controllers to groups below it.
     """
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    if plan.born_last:
+        ours.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
     unified = cgroup.open_unified() if cgroup is not None else -1
     own_pidns = -1
     flags = plan.clone_flags
@@ -208,7 +212,7 @@ class Launching:
         init: what `launch` returns in the end.
     """
 
-    __slots__ = ("_plan", "_ready", "_sock", "init", "on_runtime_hooks")
+    __slots__ = ("_helper", "_plan", "_ready", "_sock", "init", "on_runtime_hooks")
 
     def __init__(self, plan: Plan, init: Init, sock: _socket.socket) -> None:
         self.init = init
@@ -216,6 +220,7 @@ class Launching:
         self._plan = plan
         self._sock = sock
         self._ready = False
+        self._helper = -1
 
     def fileno(self) -> int:
         """Return the descriptor which becomes readable when `step` has something to do."""
@@ -234,6 +239,7 @@ class Launching:
             raise
         if done:
             self._sock.close()
+            self._reap_helper()
         return done
 
     def _step(self) -> bool:
@@ -252,16 +258,56 @@ class Launching:
             for level, what, payload in ancillary:
                 if level == _socket.SOL_SOCKET and what == _socket.SCM_RIGHTS:
                     self.init.console_master_fd = struct.unpack("i", payload[:4])[0]
+        elif kind == b"P":
+            self._born(ancillary)
         elif kind == b"E":
             raise StartFailed(_PREFIX + data[2:].decode("utf-8", "replace"), data[1])
-        else:
+        elif self._helper < 0:
             _answer(self._plan, self.init, self._sock, kind, self.on_runtime_hooks)
         return False
+
+    def _born(self, ancillary: list[tuple[int, int, bytes]]) -> None:
+        """Take the sender, whose pid the kernel tells, for the process; the one before was its helper."""
+        if not self._plan.born_last or self._helper >= 0:
+            raise StartFailed(f"{_PREFIX}unexpected message of the container's process")
+        credentials = next(payload for _, what, payload in ancillary if what == _socket.SCM_CREDENTIALS)
+        pid = struct.unpack("3i", credentials[:12])[0]
+        try:
+            born = os.pidfd_open(pid)
+        except OSError as error:
+            raise StartFailed(f"{_PREFIX}container process was killed before it could start") from error
+        self._helper, self.init.pidfd, self.init.pid = self.init.pidfd, born, pid
+        try:
+            # Fails for what is no child of ours: then the pid has been reused already.
+            os.waitid(os.P_PIDFD, born, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+            self.init.start_time = pidfd.start_time(pid)
+        except (ChildProcessError, ProcessLookupError) as error:
+            raise StartFailed(f"{_PREFIX}container process was killed before it could start") from error
+        _set_oom_score(self._plan, pid)
+        self._reap_helper(keep=True)
+        self._sock.send(b"K")
+
+    def _reap_helper(self, *, keep: bool = False) -> None:
+        """Reap the helper, which ends by itself; waits, but not for long, because a freezer may hold it."""
+        if self._helper < 0:
+            return
+        if not keep:
+            ending = select.poll()
+            ending.register(self._helper, select.POLLIN)
+            ending.poll(_HELPER_END_MS)
+        try:
+            os.waitid(os.P_PIDFD, self._helper, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            pass  # somebody waits for all children
+        if not keep:
+            os.close(self._helper)
+            self._helper = -1
 
     def abort(self) -> None:
         """Kill and reap the process."""
         self._sock.close()
         _destroy(self.init)
+        self._reap_helper()
 
 
 def _join_pidns(where: int | str) -> None:

@@ -1,7 +1,8 @@
 """A further process in a running container.
 
-The process joins the namespaces of the container's init by its pidfd, all at once, and is born into its pid
-namespace, so it is a direct child of the caller, who must reap it.
+A helper joins the namespaces of the container's init by its pidfd, all at once, and gets everything ready; the
+process itself is born last, into the container's pid namespace, when it has no more rights than the program
+(`satsuma.runtime.birth`).  It is a direct child of the caller, who must reap it.
 
 Source: runc libcontainer/setns_init_linux.go; CVE-2016-9962, CVE-2024-21626.
 """
@@ -84,12 +85,8 @@ def begin_exec(
         pidfd = init_pidfd if borrowed else os.pidfd_open(init_pid)
     except ProcessLookupError as error:
         raise StartFailed("cannot exec in a stopped container") from error
-    pid_namespace = -1
     try:
         flags = _foreign_namespaces(init_pid)
-        if flags & syscalls.CLONE_NEWPID:
-            flags &= ~syscalls.CLONE_NEWPID
-            pid_namespace = ns.open_ns(init_pid, "pid")
         # What was read by pid is true if the process still lives: the pid cannot have been reused then.
         syscalls.pidfd_send_signal(pidfd, 0)
         plan = plan_exec(
@@ -99,15 +96,12 @@ def begin_exec(
             join_cgroup=cgroup.join_files() if cgroup is not None else None,
             namespaces=flags,
         )
-        plan.join_pid = pid_namespace if pid_namespace >= 0 else None
         return begin(
             plan, stdio, cgroup=cgroup, init_pidfd=pidfd, busy_fallback=lambda: _open_group_of(init_pid)
         )
     except (ProcessLookupError, FileNotFoundError) as error:
         raise StartFailed("cannot exec in a stopped container") from error
     finally:
-        if pid_namespace >= 0:
-            os.close(pid_namespace)
         if not borrowed:
             os.close(pidfd)
 

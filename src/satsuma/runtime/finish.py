@@ -14,7 +14,7 @@ import resource
 import stat as _stat
 
 from satsuma.linux import caps, prctl, seccomp, syscalls
-from satsuma.runtime import hooks
+from satsuma.runtime import birth, hooks
 from satsuma.runtime.errors import StepError, error_text, exit_code_for
 
 TYPE_CHECKING = False
@@ -53,8 +53,15 @@ def finish(stage: Stage) -> NoReturn:
     syscalls.capset(held, held, 0)
     refuse_unsafe_program(path)
     program = seccomp.Program(stage.plan.filter_bpf) if stage.plan.filter_bpf else None
+    loads = birth.loads_before(stage.plan) if stage.plan.born_last else False
     argv = syscalls.string_array([syscalls.encode(arg) for arg in stage.args])
     envp = syscalls.string_array([syscalls.encode(item) for item in env])
+    if stage.plan.born_last:
+        birth.give_birth(stage, sets, program if loads else None)
+        # Only here /proc/self is a process of the container's procfs.
+        refuse_unsafe_program(path)
+        if loads:
+            program = None
     if stage.plan.extras.death_signal:
         # After the last change of credentials that could clear it (prctl(2)); losing capabilities does not.
         prctl.set_parent_death_signal(stage.plan.extras.death_signal)

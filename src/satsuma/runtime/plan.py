@@ -140,6 +140,8 @@ class Plan:
         join_pid: pid namespace to be born in (descriptor or path), None for our own or a new one.
         steps: up to the moment when only the process itself is left to set up.
         process: what `satsuma.runtime.process.finish` works on.
+        born_last: an exec: everything is prepared outside of the container's pid namespace, and the process
+            that the container can see is born when it has no more rights than the program (`birth`).
         new_userns: the parent must write the id maps.
         root_fd: detached mount of the root, made by the parent; -1: the new process makes it.
         warnings: what was asked for and is left out, one line each.
@@ -147,6 +149,7 @@ class Plan:
 
     __slots__ = (
         "args",
+        "born_last",
         "capabilities",
         "clone_flags",
         "config",
@@ -171,6 +174,7 @@ class Plan:
         self.clone_flags = 0
         self.join_pid: int | str | None = None
         self.new_userns = False
+        self.born_last = False
         self.root_fd = -1
         self.steps: list[Step] = []
         self.warnings: list[str] = []
@@ -397,8 +401,11 @@ def _parse_device(raw: dict[str, Any]) -> tuple[str, str, int, int, int, int, in
 
 
 def _plan_chroot(plan: Plan, config: Config) -> None:
-    if config.mounts or plan.extras.overlay is not None:
-        raise ConfigError("mounts need a private mount namespace")
+    if plan.extras.overlay is not None:
+        raise ConfigError("an overlay as root needs a private mount namespace")
+    if config.mounts:
+        # They would be mounts of the host.  The specification asks for inheriting without more words.
+        plan.warnings.append("ignoring all mounts: the configuration has no mount namespace")
     if config.root_path:
         plan.add("chroot_path", _bundle_path(config.root_path, plan.extras.bundle))
 
@@ -460,7 +467,7 @@ def plan_exec(
 
     Args:
         join_cgroup: files to which the process writes "0".
-        namespaces: CLONE_NEW* flags to join through the pidfd of the container's init (pid: by the parent).
+        namespaces: CLONE_NEW* flags to join through the pidfd of the container's init.
     """
     plan = Plan(process, extras or Extras())
     _plan_capabilities(plan, held_caps)
@@ -474,6 +481,7 @@ def plan_exec(
         plan.add("cpu_affinity", process.exec_cpu_affinity[1])
     if namespaces:
         plan.add("setns_init", namespaces)
+    plan.born_last = bool(namespaces & syscalls.CLONE_NEWPID)
     if plan.extras.keyring:
         plan.add("keyring", plan.extras.keyring)
     plan.add("enter_root")

@@ -1,0 +1,93 @@
+"""The last fork of an exec: what the container can see of us has the rights of its program already.
+
+A process that joins a pid namespace is visible to those in it from its first moment.  With CAP_SYS_PTRACE, which
+people give to containers for debuggers, they may look at its root and its working directory, take its
+descriptors or trace it; while it still had the host's root and all capabilities that was a way out
+(CVE-2016-9962 with one capability more).  So a helper outside of the namespace joins everything else and drops
+everything, and forks at the very end.  CLONE_PARENT makes the child a sibling of the helper.
+
+Of what follows the birth some needs the filter's consent when it is loaded before, and CAP_SYS_ADMIN when it is
+loaded after (seccomp(2)).  Docker's profile consents; with one that does not, the child keeps that single
+capability until the filter is loaded.
+"""
+
+from __future__ import annotations
+
+import os
+
+from satsuma.linux import caps, pty, seccomp, syscalls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from satsuma.runtime.plan import Plan
+    from satsuma.runtime.stage import Stage
+
+_CAP_SYS_ADMIN = 1 << 21
+_SIGCHLD = 17
+_CLONE_FLAGS = syscalls.CLONE_PARENT | _SIGCHLD
+_TIOCSCTTY = 0x540E
+_PR_SET_PDEATHSIG = 1
+_PASSES = (seccomp.ACTIONS["SCMP_ACT_ALLOW"], seccomp.ACTIONS["SCMP_ACT_LOG"])
+# (x86_64, aarch64), arguments: all that is called between the load of the filter and execve, the memory of the
+# interpreter included.
+_CALLS: tuple[tuple[tuple[int, int], tuple[int, ...]], ...] = (
+    ((56, 220), (_CLONE_FLAGS,)),  # clone
+    ((112, 157), ()),  # setsid
+    ((16, 29), (0, _TIOCSCTTY)),  # ioctl
+    ((157, 167), (_PR_SET_PDEATHSIG,)),  # prctl
+    ((126, 91), ()),  # capset
+    ((0, 63), ()),  # read
+    ((1, 64), ()),  # write
+    ((437, 437), ()),  # openat2
+    ((138, 44), ()),  # fstatfs
+    ((17, 67), ()),  # pread64
+    ((3, 57), ()),  # close
+    ((9, 222), ()),  # mmap
+    ((11, 215), ()),  # munmap
+    ((12, 214), ()),  # brk
+    ((436, 436), ()),  # close_range
+    ((59, 221), ()),  # execve
+    ((231, 94), ()),  # exit_group
+)
+_COLUMN = 0 if syscalls.MACHINE == "x86_64" else 1
+
+
+def loads_before(plan: Plan) -> bool:
+    """Tell whether the filter is loaded before the birth: it has to be, and it lets us go on."""
+    if not plan.filter_bpf or plan.process is None or plan.process.no_new_privileges:
+        return False
+    bpf = plan.filter_bpf
+    return all(seccomp.verdict(bpf, numbers[_COLUMN], args) in _PASSES for numbers, args in _CALLS)
+
+
+def give_birth(stage: Stage, sets: tuple[int, int, int, int, int], program: seccomp.Program | None) -> None:
+    """Drop all that the program must not have and fork; returns in the child only.
+
+    Args:
+        program: the filter, if it is loaded here.
+    """
+    _, effective, permitted, inheritable, ambient = sets
+    plan = stage.plan
+    process = plan.process
+    assert process is not None
+    kept = 0
+    if program is None and plan.filter_bpf and not process.no_new_privileges:
+        kept = _CAP_SYS_ADMIN
+    _close_all_but(stage.sock, 3 + plan.extras.preserve_fds)
+    if program is not None:
+        program.load(plan.filter_flags)
+    syscalls.capset(effective | kept, permitted | kept, inheritable)
+    if ambient and program is not None:
+        caps.raise_ambient(ambient)
+    if syscalls.clone(_CLONE_FLAGS):
+        os._exit(0)
+    os.setsid()
+    if process.terminal:
+        pty.set_controlling(0)
+    stage.ask_parent(b"P")
+
+
+def _close_all_but(fd: int, first: int) -> None:
+    if fd > first:
+        syscalls.close_range(first, fd - 1)
+    syscalls.close_range(fd + 1)
