@@ -17,7 +17,7 @@ import errno
 import os
 import time
 
-from satsuma.linux import inotify, mountinfo
+from satsuma.linux import mountinfo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -378,6 +378,8 @@ class Cgroup:
         Read 8 bytes (v1, an eventfd) or all inotify events (v2) from it and compare `oom_kills`.
         """
         if self.is_v2:
+            from satsuma.linux import inotify  # brings ctypes, which most programs do without
+
             fd = inotify.init()
             try:
                 inotify.add_watch(fd, self.file(UNIFIED, "memory.events"), inotify.IN_MODIFY)

@@ -5,9 +5,8 @@ Source: pidfd_open(2), proc(5) /proc/pid/stat.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # `signal` needs enum; ctypes would cost 2 ms more
 import os
-
-from satsuma.linux import syscalls
 
 
 def open_pidfd(pid: int) -> int:
@@ -21,7 +20,7 @@ def send_signal(pidfd: int, signum: int) -> None:
     Raises:
         ProcessLookupError: the process has ended (also as a zombie that was waited for).
     """
-    syscalls.pidfd_send_signal(pidfd, signum)
+    _signal.pidfd_send_signal(pidfd, signum)
 
 
 def wait(pidfd: int, *, block: bool = True) -> tuple[int, int] | None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import sys
 
-from satsuma.linux import prctl
 from satsuma.runtime import fastjson, state
 from satsuma.runtime.cliargs import Flags, UsageError
 from satsuma.runtime.errors import RuntimeFailure, error_text
@@ -19,7 +18,7 @@ from satsuma.runtime.errors import RuntimeFailure, error_text
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, NoReturn
 
     from satsuma.runtime.maker import Options
 
@@ -88,8 +87,11 @@ def _one_id(args: list[str], command: str) -> str:
 
 
 def _options(values: Values) -> Options:
+    from satsuma.linux import prctl
     from satsuma.runtime.maker import Options
 
+    # Before anything of a container can look at us; the commands that make no process are never in its sight.
+    prctl.set_dumpable(dumpable=False)
     options = Options()
     options.console_socket = values.get("console-socket", "")
     options.pid_file = values.get("pid-file", "")
@@ -121,6 +123,7 @@ def _warn_all(context: Context, warnings: list[str]) -> None:
 
 
 def _run(context: Context, values: Values, args: list[str]) -> int:
+    from satsuma.linux import prctl
     from satsuma.runtime import maker, manager
     from satsuma.runtime.console import Foreground
 
@@ -130,10 +133,11 @@ def _run(context: Context, values: Values, args: list[str]) -> int:
         prctl.set_child_subreaper()
     foreground = None if options.detach else Foreground()
     try:
-        bundle = values.get("bundle", ".")
-        if foreground is not None and _has_terminal(bundle):
-            options.console_size = foreground.open_terminal()
-        container, init = maker.create_container(context.root, container_id, bundle, options)
+        if foreground is not None:
+            options.open_terminal = foreground.open_terminal
+        container, init = maker.create_container(
+            context.root, container_id, values.get("bundle", "."), options
+        )
         _warn_all(context, init.warnings)
         try:
             manager.start_container(container)
@@ -153,13 +157,6 @@ def _run(context: Context, values: Values, args: list[str]) -> int:
     return status
 
 
-def _has_terminal(bundle: str) -> bool:
-    from satsuma.runtime.maker import load_config
-
-    process = load_config(os.path.realpath(bundle))[1].process
-    return process is not None and process.terminal
-
-
 def _warner(context: Context) -> Callable[[str], None]:
     return lambda text: context.entry("warning", text)
 
@@ -167,7 +164,10 @@ def _warner(context: Context) -> Callable[[str], None]:
 def _start(context: Context, values: Values, args: list[str]) -> int:
     from satsuma.runtime import manager
 
-    manager.start_container(state.load(context.root, _one_id(args, "start")))
+    container = state.load(context.root, _one_id(args, "start"))
+    manager.start_container(container)
+    if container.config.get("process") is None:
+        context.entry("error", "process property must not be empty")
     return 0
 
 
@@ -387,10 +387,13 @@ def _features(context: Context, values: Values, args: list[str]) -> int:
 def _plan(context: Context, values: Values, args: list[str]) -> int:
     """Print the plan of a bundle, without doing anything (not in runc)."""
     from satsuma.runtime import maker, plan
+    from satsuma.runtime.config import parse
 
-    bundle = os.path.realpath(values.get("bundle", "."))
-    config = maker.load_config(bundle)[1]
-    group = state.cgroup_for(config.cgroups_path, args[0] if args else "plan")
+    if len(args) > 1:
+        raise UsageError(f'"{NAME} plan" takes one bundle')
+    bundle = os.path.realpath(args[0] if args else values.get("bundle", "."))
+    config = parse(maker.load_config(bundle))
+    group = state.cgroup_for(config.cgroups_path, os.path.basename(bundle) or "plan")
     _print(plan.plan_init(config, plan.Extras(bundle=bundle), cgroup=group).describe())
     return 0
 
@@ -448,8 +451,6 @@ def _usage() -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; return the exit status."""
-    # Before anything of a container can look at us.
-    prctl.set_dumpable(dumpable=False)
     arguments = sys.argv[1:] if argv is None else argv
     context = None
     try:
@@ -473,6 +474,16 @@ def main(argv: list[str] | None = None) -> int:
         where = f"{error.filename}: " if isinstance(error.filename, str) else ""
         (context or _plain).fail(where + error_text(error))
         return 1
+    except Exception as error:
+        (context or _plain).fail(f"internal error: {type(error).__name__}: {error}")
+        if context is not None and context.debug:
+            raise
+        return 1
+
+
+def program() -> NoReturn:
+    """Be the program: leave without taking the interpreter apart, which would cost a millisecond."""
+    os._exit(main())
 
 
 def _dispatch(context: Context, rest: list[str]) -> int:

@@ -19,6 +19,7 @@ from satsuma.runtime.state import PAUSED, STOPPED, Container
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from satsuma.linux.cgroup import Cgroup
@@ -32,6 +33,7 @@ class Options:
     Attributes:
         console_socket: where the terminal's master goes, "" for nowhere.
         detach: our caller will not stay.
+        open_terminal: takes our own terminal for the container's, returns its size.
     """
 
     __slots__ = (
@@ -40,6 +42,7 @@ class Options:
         "detach",
         "no_new_keyring",
         "no_pivot",
+        "open_terminal",
         "pid_file",
         "pidfd_socket",
         "preserve_fds",
@@ -50,10 +53,11 @@ class Options:
         self.detach = self.no_pivot = self.no_new_keyring = False
         self.preserve_fds = 0
         self.console_size: tuple[int, int] | None = None
+        self.open_terminal: Callable[[], tuple[int, int]] | None = None
 
 
-def load_config(bundle: str) -> tuple[dict[str, Any], Config]:
-    """Read and check the bundle's configuration."""
+def load_config(bundle: str) -> dict[str, Any]:
+    """Read the bundle's configuration."""
     path = bundle + "/config.json"
     try:
         with open(path, "rb") as file:
@@ -68,7 +72,9 @@ def load_config(bundle: str) -> tuple[dict[str, Any], Config]:
         raw = fastjson.loads(data)
     except ValueError as error:
         raise ConfigError(f"malformed spec file: {error}") from error
-    return raw, parse(raw)
+    if not isinstance(raw, dict):
+        raise ConfigError("malformed spec file: not a JSON object")
+    return raw
 
 
 def _check_rootfs(config: Config, bundle: str) -> str:
@@ -92,14 +98,13 @@ def _check_console(config: Config, options: Options) -> None:
         raise RuntimeFailure("cannot use console socket if runc will not detach or allocate tty")
 
 
-def _listen_fds(raw: dict[str, Any] | None, options: Options) -> int:
-    """Return the number of descriptors to keep; socket activation adds its own (sd_listen_fds(3))."""
-    count = options.preserve_fds
+def _pass_listen_fds(env: list[str]) -> int:
+    """Return how many descriptors socket activation has given us (sd_listen_fds(3)); tell the process of them."""
     passed = os.environ.get("LISTEN_FDS", "")
-    if raw is not None and passed.isascii() and passed.isdigit():
-        count += int(passed)
-        raw.setdefault("env", []).extend((f"LISTEN_FDS={passed}", "LISTEN_PID=1"))
-    return count
+    if not (passed.isascii() and passed.isdigit() and len(passed) < 5):
+        return 0
+    env.extend((f"LISTEN_FDS={passed}", "LISTEN_PID=1"))
+    return int(passed)
 
 
 def create_container(
@@ -107,12 +112,16 @@ def create_container(
 ) -> tuple[Container, create.Init]:
     """Make a container that waits for `start_container`; leaves nothing behind when it fails."""
     bundle = os.path.realpath(bundle)
-    raw, _ = load_config(bundle)
-    preserve = _listen_fds(raw.get("process"), options)
+    raw = load_config(bundle)
     config = parse(raw)
+    preserve = options.preserve_fds
+    if config.process is not None:
+        preserve += _pass_listen_fds(config.process.env)
     _check_console(config, options)
     rootfs = _check_rootfs(config, bundle)
     config.root_path = rootfs
+    if options.open_terminal is not None and config.process is not None and config.process.terminal:
+        options.console_size = options.open_terminal()
     group = state.cgroup_for(config.cgroups_path, state.check_id(container_id))
     directory = state.reserve(root, container_id)
     container = Container(directory, {"id": container_id})
@@ -120,7 +129,7 @@ def create_container(
         if group.exists() and group.is_populated():
             raise RuntimeFailure("container's cgroup is not empty")
         container.data.update(_first_state(raw, group, bundle, rootfs))
-        init = _create(container, config, options, preserve)
+        init = _create(container, config, group, options, preserve)
     except BaseException:
         container.remove_directory()
         raise
@@ -141,9 +150,13 @@ def _first_state(raw: dict[str, Any], group: Cgroup, bundle: str, rootfs: str) -
     }
 
 
-def _create(container: Container, config: Config, options: Options, preserve: int) -> create.Init:
+def _create(
+    container: Container, config: Config, group: Cgroup, options: Options, preserve: int
+) -> create.Init:
     bundle = container.data["bundle"]
     os.mkfifo(container.fifo, 0o622)
+    if config.uid_mappings:
+        os.chown(container.fifo, *config.host_ids(0, 0))  # init opens it as root of its user namespace
     fifo = os.open(container.fifo, os.O_PATH | os.O_CLOEXEC)
     extras = Extras(
         bundle=bundle,
@@ -161,18 +174,17 @@ def _create(container: Container, config: Config, options: Options, preserve: in
     def runtime_hooks(pid: int) -> None:
         # The names of the states are those which the validation suite of the runtime-spec expects.
         for kind, status in (("prestart", "created"), ("createRuntime", "creating")):
-            if kind in config.hooks:
-                try:
-                    host_hooks(container, config, kind, status, pid)
-                except RuntimeFailure as error:
-                    text = f"unable to start container process: error during container init: {error}"
-                    raise StartFailed(text) from error
+            try:
+                host_hooks(container, kind, status, pid)
+            except RuntimeFailure as error:
+                text = f"unable to start container process: error during container init: {error}"
+                raise StartFailed(text) from error
 
     try:
         init = create.start(
             config,
             extras=extras,
-            cgroup=container.cgroup(),
+            cgroup=group,
             console=options.console_size,
             on_created=remember,
             on_runtime_hooks=runtime_hooks,
@@ -236,7 +248,8 @@ def exec_process(
         group.dirs = {
             name: directory.rstrip("/") + "/" + path.strip("/") for name, directory in group.dirs.items()
         }
-    extras = Extras(preserve_fds=_listen_fds(process, options), keyring=f"_ses.{container.id}")
+    preserve = options.preserve_fds + _pass_listen_fds(process.setdefault("env", []))
+    extras = Extras(preserve_fds=preserve, keyring=f"_ses.{container.id}")
     if options.no_new_keyring:
         extras.keyring = ""
     init = start_exec(

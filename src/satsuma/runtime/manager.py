@@ -12,8 +12,6 @@ import select
 import time
 
 from satsuma.linux import pidfd
-from satsuma.runtime import hooks
-from satsuma.runtime.config import Config, parse
 from satsuma.runtime.errors import RuntimeFailure, StepError, error_text
 from satsuma.runtime.state import CREATED, PAUSED, STOPPED, Container
 
@@ -37,15 +35,20 @@ def hook_base(container: Container) -> dict[str, Any]:
     return base
 
 
-def host_hooks(container: Container, config: Config, kind: str, status: str, pid: int) -> None:
+def host_hooks(container: Container, kind: str, status: str, pid: int) -> None:
     """Run the hooks of one kind in the runtime's own namespaces.
 
     Raises:
         RuntimeFailure: one of them failed.
     """
+    entries = container.hooks(kind)
+    if not entries:
+        return
+    from satsuma.runtime import hooks
+
     document = hooks.state_json(hook_base(container), status, pid)
     try:
-        hooks.run_all(kind, config.hooks[kind], document, cwd=container.data["bundle"])
+        hooks.run_all(kind, entries, document, cwd=container.data["bundle"])
     except StepError as error:
         raise RuntimeFailure(str(error)) from error
 
@@ -61,13 +64,11 @@ def start_container(container: Container) -> None:
     os.unlink(container.fifo)
     if text:
         raise RuntimeFailure(text)
-    config = parse(container.config)
-    if "poststart" in config.hooks:
-        try:
-            host_hooks(container, config, "poststart", "running", container.pid)
-        except RuntimeFailure:
-            _kill_init(container)
-            raise
+    try:
+        host_hooks(container, "poststart", "running", container.pid)
+    except RuntimeFailure:
+        _kill_init(container)
+        raise
 
 
 def _open_gate(container: Container) -> str:
@@ -124,7 +125,7 @@ def _thaw(container: Container) -> None:
 
 def kill_container(container: Container, signum: int, *, everyone: bool) -> None:
     """Send a signal to init, or to all processes of the container."""
-    shares_pids = "pid" not in parse(container.config).namespaces
+    shares_pids = container.shares_pids
     status = container.status()
     if status == STOPPED and not (everyone or shares_pids):
         raise RuntimeFailure("container not running")
@@ -161,9 +162,15 @@ def delete_container(container: Container, *, force: bool, warn: Any) -> None:
         except OSError as error:
             raise RuntimeFailure(f"unable to remove cgroup: {error_text(error)}") from error
     container.remove_directory()
-    config = parse(container.config)
+    if entries := container.hooks("poststop"):
+        _run_poststop(container, entries, warn)
+
+
+def _run_poststop(container: Container, entries: list[dict[str, Any]], warn: Any) -> None:
+    from satsuma.runtime import hooks
+
     document = hooks.state_json(hook_base(container), STOPPED, 0)
-    for number, entry in enumerate(config.hooks.get("poststop", [])):
+    for number, entry in enumerate(entries):
         try:
             hooks.run_all("poststop", [entry], document, cwd=container.data["bundle"])
         except StepError as error:

@@ -56,6 +56,16 @@ class Container:
         config: dict[str, Any] = self.data["config"]
         return config
 
+    def hooks(self, kind: str) -> list[dict[str, Any]]:
+        """Return the hooks of one kind, which were checked at create."""
+        return (self.config.get("hooks") or {}).get(kind) or []
+
+    @property
+    def shares_pids(self) -> bool:
+        """True when the container has no pid namespace of its own."""
+        namespaces = (self.config.get("linux") or {}).get("namespaces") or []
+        return all(entry["type"] != "pid" for entry in namespaces)
+
     def is_alive(self) -> bool:
         """Tell whether init runs."""
         return self.pid > 0 and pidfd.is_alive(self.pid, self.data["init_process_start"])
@@ -70,8 +80,9 @@ class Container:
 
     def cgroup(self) -> Cgroup:
         """Return the group as it was recorded."""
-        where: Layout = layout()
-        return Cgroup(self.data["cgroup_path"], where, dirs=self.data["cgroup_paths"])
+        dirs = self.data["cgroup_paths"]
+        # The recorded directories say it all; the mounts of this machine need not be read again.
+        return Cgroup(self.data["cgroup_path"], Layout(dirs, {}), dirs=dirs)
 
     def oci_state(self) -> dict[str, Any]:
         """Return what the command `state` prints."""
