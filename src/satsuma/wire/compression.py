@@ -28,11 +28,15 @@ class CompressionError(ValueError):
     """The stream is damaged, cut off, or wants more memory than it may have."""
 
 
+_BZIP2_BLOCKS = (b"\x31\x41\x59\x26\x53\x59", b"\x17\x72\x45\x38\x50\x90")
+"""What follows `BZh` and the level: the magic of a block, or of the end of an empty stream."""
+
+
 def detect(prefix: bytes) -> str:
     """Return the kind of compression that a stream starting with *prefix* (10 bytes) has, "" for none."""
     if prefix.startswith(b"\x1f\x8b\x08"):
         return GZIP
-    if prefix.startswith(b"BZh"):
+    if prefix.startswith(b"BZh") and prefix[4:10] in _BZIP2_BLOCKS:
         return BZIP2
     if prefix.startswith(b"\xfd7zXZ\0"):
         return XZ

@@ -7,11 +7,11 @@ import lzma
 
 import pytest
 from backports import zstd
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from satsuma.wire import compression
-from satsuma.wire.compression import CompressionError, open_stream
+from satsuma.wire.compression import CompressionError, detect, open_stream
 
 PACK = {
     "": lambda data: data,
@@ -35,6 +35,7 @@ def unpack(raw, cut=1 << 20):
 @given(st.lists(st.binary(max_size=3000), min_size=1, max_size=4), st.integers(1, 500))
 def test_members_in_a_row_are_one_stream(kind, parts, cut):
     plain = b"\1".join(parts) + b"\1"
+    assume(kind or not detect(plain[:10]))
     raw = b"".join(PACK[kind](part + b"\1") for part in parts)
     assert unpack(raw, cut) == (kind, plain)
 
