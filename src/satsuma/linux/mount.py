@@ -155,13 +155,19 @@ def _overlay(lower: list[str], options: list[tuple[str, str | None]], attr: int,
 
 
 def _lacks_lowerdir_plus() -> bool:
-    context = syscalls.fsopen("overlay")
-    try:
-        syscalls.fsconfig(context, FSCONFIG_SET_STRING, "lowerdir+", "/")
-    except OSError:
-        return True
-    finally:
-        os.close(context)
+    # A file system without the new mount API (overlay before Linux 6.5) takes any key here and looks at it only
+    # when the superblock is made (legacy_parse_param in fs/fs_context.c).
+    for key, means_new in (("satsuma-knows-no-such-option", False), ("lowerdir+", True)):
+        context = syscalls.fsopen("overlay")
+        try:
+            syscalls.fsconfig(context, FSCONFIG_SET_STRING, key, "/")
+            taken = True
+        except OSError:
+            taken = False
+        finally:
+            os.close(context)
+        if taken != means_new:
+            return True
     return False
 
 
