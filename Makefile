@@ -27,7 +27,7 @@ $(BIN)/satsuma: pyproject.toml
 
 $(VENV)/dev.stamp: pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install -q -e '.[dev,registry,fast]'
+	@$(BIN)/pip install -q -e '.[dev,fast]'
 	@touch $@
 
 dev: system $(VENV)/dev.stamp ## Make a development environment in .venv
