@@ -18,6 +18,7 @@ from typing import Any
 
 from satsuma.base import errors
 from satsuma.base.aio import blocking, spawn
+from satsuma.linux.sealed import open_sealed
 from satsuma.monitor import burial, protocol, state
 from satsuma.monitor.channel import Channel, socketpair, wake
 from satsuma.monitor.specs import AttachSpec, ExecSpec, LaunchSpec, LogSpec, attach_body, launch_body
@@ -201,14 +202,20 @@ def _spawn(
     environment = {"PATH": os.defpath, "MALLOC_ARENA_MAX": "1"}
     if "SATSUMA_FAILPOINTS" in os.environ:
         environment["SATSUMA_FAILPOINTS"] = os.environ["SATSUMA_FAILPOINTS"]
-    return subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        pass_fds=(fd,),
-        start_new_session=True,
-        env=environment,
-    )
+    # What monitors and containers are forked from must not lead back to the host's interpreter.
+    program = open_sealed(command[0])
+    try:
+        return subprocess.Popen(
+            command,
+            executable=f"/proc/self/fd/{program}",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=(fd, program),
+            start_new_session=True,
+            env=environment,
+        )
+    finally:
+        os.close(program)
 
 
 class _MonitorChannel(Channel):

@@ -165,10 +165,15 @@ def main(sock: socket.socket, exec_root: str, new_backend: Callable[[], Backend]
 def _program() -> None:
     # -I and -S leave only the standard library; the package is added by where this file is.
     sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+    from satsuma.linux.syscalls import close_range
     from satsuma.monitor.runtime_backend import RuntimeBackend
 
     sock = socket.socket(fileno=int(sys.argv[1]))
     os.set_inheritable(sock.fileno(), False)
+    # The descriptor that we were started from (`linux.sealed`), and whatever else the daemon may have let slip.
+    if sock.fileno() > 3:
+        close_range(3, sock.fileno() - 1)
+    close_range(sock.fileno() + 1)
     main(sock, sys.argv[2], RuntimeBackend)
 
 
