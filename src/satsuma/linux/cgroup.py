@@ -18,34 +18,61 @@ import os
 import time
 
 from satsuma.linux import mountinfo
+from satsuma.linux.cgroup_tree import parse_flat, read_text, remove_tree, walk, write_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
+
+__all__ = [
+    "UNIFIED",
+    "Cgroup",
+    "Layout",
+    "clean_path",
+    "layout",
+    "parse_flat",
+    "parse_layout",
+    "read_text",
+    "write_file",
+]
 
 UNIFIED = ""
 _REMOVE_DEADLINE = 2.0
 _FREEZE_DEADLINE = 10.0
+_THAW_AFTER = 50  # looks at the state
 
 
 class Layout:
     """The hierarchies of this machine.
 
     Attributes:
-        mode: "v1", "hybrid" or "v2".
+        mode: "v1", "hybrid", "v2", or "none" when nothing is mounted.
         mounts: controller ("memory", "name=systemd", "" for the v2 tree) -> mount point.
-        own: controller -> path of the calling process inside its hierarchy.
+        own: controller -> path of the calling process below the mount point.
     """
 
-    __slots__ = ("mode", "mounts", "own")
+    __slots__ = ("_v2_half", "mode", "mounts", "own")
 
     def __init__(self, mounts: dict[str, str], own: dict[str, str]) -> None:
         self.mounts = mounts
         self.own = own
+        self._v2_half: frozenset[str] | None = None
         if set(mounts) <= {UNIFIED}:
-            self.mode = "v2"
+            self.mode = "v2" if mounts else "none"
         else:
             self.mode = "hybrid" if UNIFIED in mounts else "v1"
+
+    def v2_half(self) -> frozenset[str]:
+        """Return the controllers of the v2 tree in a hybrid set-up: those which no v1 hierarchy has taken."""
+        if self._v2_half is None:
+            try:
+                text = (
+                    read_text(self.mounts[UNIFIED] + "/cgroup.controllers") if self.mode == "hybrid" else ""
+                )
+            except OSError:
+                text = ""
+            self._v2_half = frozenset(text.split()) - self.mounts.keys()
+        return self._v2_half
 
     def hierarchies(self) -> Iterator[tuple[str, list[str]]]:
         """Yield (mount point, its controllers); controllers that share a hierarchy come together."""
@@ -55,8 +82,11 @@ class Layout:
         yield from seen.items()
 
 
-def parse_layout(mounts: bytes, self_cgroup: bytes, controllers: frozenset[str] | None = None) -> Layout:
-    """Find the hierarchies in the texts of /proc/self/mountinfo and /proc/self/cgroup."""
+def parse_layout(mounts: bytes, self_cgroup: bytes) -> Layout:
+    """Find the hierarchies in the texts of /proc/self/mountinfo and /proc/self/cgroup.
+
+    Of several mounts of one hierarchy the first below /sys/fs/cgroup counts, else the first.
+    """
     own: dict[str, str] = {}
     for line in self_cgroup.decode("utf-8", "surrogateescape").splitlines():
         _, names, path = line.split(":", 2)
@@ -64,14 +94,31 @@ def parse_layout(mounts: bytes, self_cgroup: bytes, controllers: frozenset[str] 
             own[name] = path
     found: dict[str, str] = {}
     for entry in mountinfo.parse(mounts):
-        mount_point = entry.mount_point.decode("utf-8", "surrogateescape")
         if entry.fs_type == "cgroup2":
-            found.setdefault(UNIFIED, mount_point)
+            controllers = [UNIFIED]
         elif entry.fs_type == "cgroup":
-            for option in entry.super_options:
-                if option in own and option:
-                    found.setdefault(option, mount_point)
+            controllers = [option for option in entry.super_options if option and option in own]
+        else:
+            continue
+        mount_point = entry.mount_point.decode("utf-8", "surrogateescape")
+        for controller in controllers:
+            before = found.get(controller)
+            if before is not None and (_is_usual(before) or not _is_usual(mount_point)):
+                continue
+            found[controller] = mount_point
+            own[controller] = _below(own.get(controller, "/"), entry.root.decode("utf-8", "surrogateescape"))
     return Layout(found, own)
+
+
+def _is_usual(mount_point: str) -> bool:
+    return mount_point == "/sys/fs/cgroup" or mount_point.startswith("/sys/fs/cgroup/")
+
+
+def _below(path: str, root: str) -> str:
+    """Return where *path* is below a mount that shows only *root* (a container without cgroup namespace)."""
+    if root != "/" and (path + "/").startswith(root + "/"):
+        return path[len(root) :] or "/"
+    return path
 
 
 _layout: Layout | None = None
@@ -104,7 +151,7 @@ class Cgroup:
         dirs: controller -> absolute directory; `UNIFIED` for the v2 tree.
     """
 
-    __slots__ = ("_created", "dirs", "layout", "path")
+    __slots__ = ("dirs", "layout", "path")
 
     def __init__(self, path: str, where: Layout | None = None, *, dirs: dict[str, str] | None = None) -> None:
         """
@@ -115,7 +162,6 @@ class Cgroup:
         self.path = clean_path(path)
         self.layout = where or layout()
         self.dirs = dirs or {name: point + self.path for name, point in self.layout.mounts.items()}
-        self._created = False
 
     @property
     def is_v2(self) -> bool:
@@ -130,61 +176,61 @@ class Cgroup:
         """Make the directories with their parents; existing ones are used.
 
         Raises:
-            OSError: EBUSY when a parent in the v2 tree holds processes itself.
+            OSError: ENOENT when no hierarchy is mounted; EOPNOTSUPP when the place in the v2 tree is one for
+                threads.
         """
-        for directory in self.unique_dirs():
-            try:
-                os.mkdir(directory, 0o755)
-            except FileExistsError:
-                continue
-            except FileNotFoundError:
-                self._create_parents(directory)
-                os.mkdir(directory, 0o755)
-            if "cpuset" in self.dirs and directory == self.dirs["cpuset"]:
-                _inherit_cpuset(directory)
-        if self.is_v2:
-            self._enable_controllers()
-        self._created = True
-
-    def _create_parents(self, directory: str) -> None:
-        parent = directory.rpartition("/")[0]
-        try:
-            os.mkdir(parent, 0o755)
-        except FileExistsError:
-            return
-        except FileNotFoundError:
-            self._create_parents(parent)
-            self._create_parents(directory)
-            return
+        if not self.dirs:
+            raise FileNotFoundError(errno.ENOENT, "cgroup mountpoint does not exist")
         cpuset = self.dirs.get("cpuset")
-        if cpuset is not None and cpuset.startswith(parent + "/"):
-            _inherit_cpuset(parent)
+        for directory in self.unique_dirs():
+            _make_group(directory)
+            if directory == cpuset:
+                _inherit_cpuset(directory, self.layout.mounts.get("cpuset", ""))
+        if self.is_v2:
+            self.enable()
+            self._refuse_threaded()
 
-    def _enable_controllers(self) -> None:
-        # From the top down; a controller is usable in a group when its parent hands it on.
-        top = self.layout.mounts[UNIFIED]
-        parts = self.path.strip("/").split("/")
-        for depth in range(len(parts)):
-            directory = "/".join([top, *parts[:depth]])
+    def enable(self, controllers: Iterable[str] | None = None) -> None:
+        """Hand controllers (None: all there are) on from the root of the v2 tree down to this group's parent.
+
+        One that cannot be handed on is left out, be it that processes are in the way (EBUSY) or that we may not:
+        a limit which needs it says so when it is set, and a group without limits works without it.
+        """
+        directory = self.layout.mounts[UNIFIED]
+        for part in self.path.strip("/").split("/"):
             available = read_text(directory + "/cgroup.controllers").split()
             enabled = read_text(directory + "/cgroup.subtree_control").split()
-            missing = [name for name in available if name not in enabled]
-            if missing:
-                self._enable(directory, missing)
+            wanted = available if controllers is None else [name for name in controllers if name in available]
+            _hand_on(directory, [name for name in wanted if name not in enabled])
+            directory += "/" + part
 
-    @staticmethod
-    def _enable(directory: str, controllers: list[str]) -> None:
+    def _refuse_threaded(self) -> None:
         try:
-            write_file(directory + "/cgroup.subtree_control", " ".join("+" + name for name in controllers))
-        except OSError:
-            # One of them may be impossible here (cpu with real-time tasks, threaded domains): the others
-            # are still worth having; a limit that needs a missing one fails by itself.
-            for name in controllers:
-                try:
-                    write_file(directory + "/cgroup.subtree_control", "+" + name)
-                except OSError as error:
-                    if error.errno == errno.EBUSY:
-                        raise
+            kind = self.read(UNIFIED, "cgroup.type").strip()
+        except FileNotFoundError:  # the root has none
+            return
+        if kind != "domain":
+            # Below a threaded group, or in one with processes of its own and controllers for its children.
+            state = "an invalid state" if kind == "domain invalid" else f"{kind} mode"
+            text = f'cannot enter cgroupv2 "{self.dirs[UNIFIED]}" with domain controllers -- it is in {state}'
+            raise OSError(errno.EOPNOTSUPP, text)
+
+    def delegate(self, uid: int) -> None:
+        """Let *uid* manage the groups below this one (v2 only; in v1 that would be a way out).
+
+        Source: cgroup-v2.rst "Delegation"; /sys/kernel/cgroup/delegate lists the files.
+        """
+        directory = self.dirs[UNIFIED]
+        try:
+            names = read_text("/sys/kernel/cgroup/delegate").split()
+        except FileNotFoundError:
+            names = ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"]
+        os.chown(directory, uid, -1, follow_symlinks=False)
+        for name in names:
+            try:
+                os.chown(f"{directory}/{name}", uid, -1, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
 
     def exists(self) -> bool:
         """Tell whether any of the directories is there."""
@@ -234,19 +280,22 @@ class Cgroup:
         """Return the path of a file of *controller* (its own directory in v1)."""
         directory = self.dirs.get(UNIFIED if self.is_v2 else controller)
         if directory is None:
-            raise FileNotFoundError(errno.ENOENT, "no such cgroup controller", controller)
+            raise FileNotFoundError(errno.ENOENT, "no such cgroup controller", controller or "cgroup2")
         return f"{directory}/{name}"
 
     def pids(self) -> list[int]:
         """Return the processes in the group and in groups below it."""
-        directory = self.dirs.get(UNIFIED) or self.dirs.get("pids") or self.unique_dirs()[0]
-        found: list[int] = []
-        for top, _, _ in os.walk(directory):
-            try:
-                found.extend(int(pid) for pid in read_text(top + "/cgroup.procs").split())
-            except OSError:
+        found: set[int] = set()
+        for directory in (self.dirs.get(UNIFIED) or self.dirs.get("pids"), *self.unique_dirs()):
+            if directory is None:
                 continue
-        return sorted(set(found))
+            try:
+                for fd in walk(directory):
+                    found.update(map(int, _processes(fd)))
+            except FileNotFoundError:
+                continue
+            break
+        return sorted(found)
 
     def freeze(self) -> None:
         """Stop all processes; returns when they have stopped.
@@ -256,27 +305,34 @@ class Cgroup:
         """
         if self.is_v2:
             self.write(UNIFIED, "cgroup.freeze", "1")
-            self._wait_frozen(lambda: "frozen 1" in self.read(UNIFIED, "cgroup.events"))
+            self._wait_frozen(lambda _: "frozen 1" in self.read(UNIFIED, "cgroup.events"))
         else:
             self.write("freezer", "freezer.state", "FROZEN")
             self._wait_frozen(self._v1_is_frozen)
 
-    def _v1_is_frozen(self) -> bool:
+    def _v1_is_frozen(self, attempt: int) -> bool:
         if self.read("freezer", "freezer.state").strip() == "FROZEN":
             return True
-        # The state may hang in FREEZING; writing it again makes the kernel look again (freezer-subsystem.txt).
+        if attempt % _THAW_AFTER == _THAW_AFTER - 1:
+            # A task that was caught in the middle of a fork or vfork can keep the group FREEZING until it has
+            # run a little (runc libcontainer/cgroups/fs/freezer.go).
+            self.write("freezer", "freezer.state", "THAWED")
+            time.sleep(0.001)
+        # Writing it again makes the kernel look again (freezer-subsystem.rst).
         self.write("freezer", "freezer.state", "FROZEN")
         return False
 
-    def _wait_frozen(self, is_frozen: object) -> None:
+    def _wait_frozen(self, is_frozen: Callable[[int], bool]) -> None:
         deadline = time.monotonic() + _FREEZE_DEADLINE
         pause = 0.0001
-        while not is_frozen():  # type: ignore[operator]
+        attempt = 0
+        while not is_frozen(attempt):
             if time.monotonic() > deadline:
                 self.thaw()
                 raise TimeoutError(errno.ETIMEDOUT, "unable to freeze", self.path)
             time.sleep(pause)
             pause = min(pause * 2, 0.01)
+            attempt += 1
 
     def thaw(self) -> None:
         """Let all processes run again."""
@@ -292,7 +348,7 @@ class Cgroup:
                 return self.read(UNIFIED, "cgroup.freeze").strip() == "1"
             if "freezer" not in self.dirs:
                 return False
-            return self.read("freezer", "freezer.state").strip() in ("FROZEN", "FREEZING")
+            return self.read("freezer", "freezer.self_freezing").strip() == "1"
         except FileNotFoundError:
             return False
 
@@ -305,9 +361,8 @@ class Cgroup:
                 return
             except OSError:  # before Linux 5.14, or the group is gone
                 pass
-        frozen = False
-        if signum != 9:
-            frozen = self._freeze_quietly()
+        # Frozen processes cannot fork faster than they are found.
+        frozen = self._freeze_quietly()
         for _ in range(10):
             alive = [pid for pid in self.pids() if _kill(pid, signum)]
             if signum != 9 or not alive:
@@ -354,7 +409,7 @@ class Cgroup:
             pause = 0.0005
             while True:
                 try:
-                    _remove_tree(directory)
+                    remove_tree(directory)
                     break
                 except OSError as error:
                     # A process that was killed leaves its groups a little after its parent has reaped it.
@@ -407,62 +462,59 @@ def _kill(pid: int, signum: int) -> bool:
     return True
 
 
-def _inherit_cpuset(directory: str) -> None:
-    # A new group of the v1 cpuset has neither cpus nor memory nodes and refuses processes until it has.
-    parent = directory.rpartition("/")[0]
-    for name in ("cpuset.cpus", "cpuset.mems"):
-        if not read_text(f"{directory}/{name}").strip():
-            write_file(f"{directory}/{name}", read_text(f"{parent}/{name}").strip())
-
-
-def _remove_tree(directory: str) -> None:
+def _processes(fd: int) -> list[str]:
     try:
-        os.rmdir(directory)
-    except FileNotFoundError:
-        return
+        return read_text("cgroup.procs", fd).split()
     except OSError as error:
-        if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
+        # EOPNOTSUPP: a threaded group; its processes are listed in its domain.
+        if error.errno not in (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP):
             raise
-        children = [entry.path for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False)]
-        if not children:
-            raise
-        for child in children:
-            _remove_tree(child)
-        os.rmdir(directory)
+        return []
 
 
-def read_text(path: str) -> str:
-    """Return a file of cgroupfs."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        chunks = []
-        while chunk := os.read(fd, 65536):
-            chunks.append(chunk)
-    finally:
-        os.close(fd)
-    return b"".join(chunks).decode("utf-8", "surrogateescape")
-
-
-def write_file(path: str, value: str) -> None:
-    """Write to a file of cgroupfs with a single write(2)."""
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, value.encode())
-    except OSError as error:
-        error.filename = path
-        error.add_note(f"write({path!r}, {value!r})")
-        raise
-    finally:
-        os.close(fd)
-
-
-def parse_flat(text: str) -> dict[str, int]:
-    """Parse "key value" lines; values that are no numbers are left out."""
-    values: dict[str, int] = {}
-    for line in text.splitlines():
-        key, _, value = line.partition(" ")
+def _make_group(directory: str) -> None:
+    missing = []
+    while True:
         try:
-            values[key] = int(value)
-        except ValueError:
+            os.mkdir(directory, 0o755)
+        except FileExistsError:
+            pass
+        except FileNotFoundError:
+            missing.append(directory)
+            directory = directory.rpartition("/")[0]
+            if not directory:
+                raise
             continue
-    return values
+        if not missing:
+            return
+        directory = missing.pop()
+
+
+def _hand_on(directory: str, controllers: list[str]) -> None:
+    if not controllers:
+        return
+    path = directory + "/cgroup.subtree_control"
+    try:
+        write_file(path, " ".join("+" + name for name in controllers))
+    except OSError:
+        for name in controllers:
+            try:
+                write_file(path, "+" + name)
+            except OSError:
+                continue
+
+
+def _inherit_cpuset(directory: str, top: str) -> None:
+    # A new group of the v1 cpuset has neither cpus nor memory nodes and refuses processes until it has; a parent
+    # that somebody else made may lack them too.
+    for name in ("cpuset.cpus", "cpuset.mems"):
+        lacking = []
+        value = ""
+        at = directory
+        while not value and len(at) >= len(top):
+            value = read_text(f"{at}/{name}").strip()
+            if not value:
+                lacking.append(at)
+                at = at.rpartition("/")[0]
+        for group in reversed(lacking):
+            write_file(f"{group}/{name}", value)
