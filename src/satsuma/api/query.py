@@ -99,7 +99,7 @@ class Query:
         digits = text.removeprefix("-")
         if not (digits.isascii() and digits.isdigit()):
             raise InvalidParameter(f'invalid resize {what} "{text}": invalid syntax')
-        if digits != text or int(digits) >= 1 << 32:
+        if digits != text or len(digits) > 18 or int(digits) >= 1 << 32:
             raise InvalidParameter(f'invalid resize {what} "{text}": value out of range')
         return int(digits)
 
@@ -129,7 +129,7 @@ def parse_int(text: str, function: str) -> int:
     digits = text[1:] if text[:1] in ("-", "+") else text
     if not (digits.isascii() and digits.isdigit()):
         raise InvalidParameter(f'{function}: parsing "{text}": invalid syntax')
-    value = int(text)
+    value = int(text) if len(digits) < 30 else 1 << 64
     if not -(1 << 63) <= value < 1 << 63:
         raise InvalidParameter(f'{function}: parsing "{text}": value out of range')
     return value

@@ -283,7 +283,7 @@ def _up_to_target(stages: tuple[Stage, ...], target: str) -> tuple[Stage, ...]:
     for i, stage in enumerate(stages):
         if stage.base.stage == target.lower():
             return stages[: i + 1]
-    if target.isdecimal() and int(target) < len(stages):
+    if target.isascii() and target.isdecimal() and len(target) < 10 and int(target) < len(stages):
         return stages[: int(target) + 1]
     raise InvalidParameter(f'target stage "{target}" could not be found')
 

@@ -147,6 +147,9 @@ def _lookup(name: str, tree: Root, path: bytes) -> int | None:
     wanted = name.encode("utf-8", "surrogateescape")
     for line in data.split(b"\n"):
         fields = line.strip().split(b":")
-        if len(fields) > 2 and fields[0] == wanted and fields[2].isdigit():
-            return int(fields[2])
+        if len(fields) > 2 and fields[0] == wanted:
+            try:
+                return passwd.parse_id(fields[2].decode("ascii", "replace"))
+            except passwd.UserError:
+                return None
     return None

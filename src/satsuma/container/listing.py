@@ -101,7 +101,8 @@ def check_ps_filters(filters: Filters) -> None:
     """
     check_filters(filters, FILTERS)
     for value in filters.get("exited", ()):
-        if not value.removeprefix("-").isdigit():
+        digits = value.removeprefix("-")
+        if not (digits.isascii() and digits.isdigit() and len(digits) < 19):
             raise InvalidParameter(
                 f"invalid filter 'exited={value}': strconv.Atoi: parsing \"{value}\": invalid syntax"
             )

@@ -23,7 +23,7 @@ def parse_port(text: str) -> int:
     Raises:
         ValueError: not a number from 0 to 65535.
     """
-    if not (text.isascii() and text.isdigit()) or int(text) > 65535:
+    if not (text.isascii() and text.isdigit() and len(text) < 10) or int(text) > 65535:
         raise ValueError(f"invalid port {text!r}")
     return int(text)
 

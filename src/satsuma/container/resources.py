@@ -131,7 +131,10 @@ def parse_cpu_list(text: str) -> frozenset[int]:
     answer: set[int] = set()
     for part in text.split(",") if text.strip() else ():
         first, separator, last = part.strip().partition("-")
-        if not first.isdigit() or (separator and not last.isdigit()):
+        digits = first + last
+        if not (first and digits.isascii() and digits.isdigit() and len(digits) < 19) or (
+            separator and not last
+        ):
             raise ValueError(f"invalid format: {part}")
         start, end = int(first), int(last) if separator else int(first)
         if end < start or end > 8192:

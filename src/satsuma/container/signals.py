@@ -20,21 +20,24 @@ def parse_signal(text: str) -> int:
     Raises:
         InvalidParameter: `invalid signal: X`.
     """
-    numeric = text.isascii() and text.isdigit()
-    number = int(text) if numeric else _by_name(text.upper().removeprefix("SIG"))
+    number = int(text) if _is_number(text) else _by_name(text.upper().removeprefix("SIG"))
     if not 1 <= number <= _RTMAX:
         raise InvalidParameter(f"invalid signal: {text}")
     return number
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10
 
 
 def _by_name(name: str) -> int:
     if name in _NAMES:
         return _NAMES[name]
     base, sign, offset = name.partition("+")
-    if base == "RTMIN" and sign and offset.isdigit():
+    if base == "RTMIN" and sign and _is_number(offset):
         return min(_RTMIN + int(offset), _RTMAX + 1)
     base, sign, offset = name.partition("-")
-    if base == "RTMAX" and sign and offset.isdigit():
+    if base == "RTMAX" and sign and _is_number(offset):
         number = _RTMAX - int(offset)
         return number if number >= _RTMIN else 0
     return {"RTMIN": _RTMIN, "RTMAX": _RTMAX}.get(name, 0)

@@ -352,7 +352,8 @@ def _check_log_values(kind: str, options: dict[str, str]) -> None:
         except ValueError as error:
             raise InvalidParameter(str(error))
     if "max-file" in options:
-        if not options["max-file"].isdigit():
+        digits = options["max-file"]
+        if not (digits.isascii() and digits.isdigit() and len(digits) < 19):
             raise InvalidParameter(f'strconv.Atoi: parsing "{options["max-file"]}": invalid syntax')
         if int(options["max-file"]) < 1:
             raise InvalidParameter("max-file cannot be less than 1")

@@ -20,7 +20,7 @@ from satsuma.base.errors import Conflict, InvalidParameter, NotFound, System
 from satsuma.base.ids import new_id
 from satsuma.container import NetworkState, Record, Status, command_line, merge_config
 from satsuma.container.mounts import MountPoint, merge_points, parse_bind, parse_mount, parse_volumes_from
-from satsuma.container.ports import normalize_port
+from satsuma.container.ports import normalize_port, parse_range
 from satsuma.container.validate import check_create, check_name, parse_security
 from satsuma.engine.core import Core
 from satsuma.engine.endpoints import wanted_endpoints
@@ -99,9 +99,11 @@ def _normal_ports(ports: dict[str, Any] | None) -> dict[str, Any] | None:
         if not separator:
             answer[normalize_port(port)] = {}
             continue
-        if not (first.isdigit() and last.isdigit() and int(first) <= int(last) <= 65535):
-            raise InvalidParameter(f'invalid port specification: "{port}"')
-        for number in range(int(first), int(last) + 1):
+        try:
+            start, end = parse_range(f"{first}-{last}")
+        except ValueError:
+            raise InvalidParameter(f'invalid port specification: "{port}"') from None
+        for number in range(start, end + 1):
             answer[f"{number}/{protocol}"] = {}
     return answer or None
 

@@ -228,7 +228,7 @@ async def logs(engine: Engine, request: Request) -> Answer:
 
 def _tail(text: str) -> int | None:
     """Return a number of lines; `all`, and what is no number, mean all of them (as dockerd)."""
-    return int(text) if text.isascii() and text.isdigit() else None
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
 
 async def attach(engine: Engine, request: Request) -> Answer:
