@@ -49,7 +49,7 @@ def parse_host(text: str) -> Host:
         kind, address = ("unix", text) if text.startswith("/") else ("", "")
     if kind == "unix" and address.startswith("/"):
         return Host("unix", address)
-    if kind == "fd" and (address in ("", "*") or address.isdigit()):
+    if kind == "fd" and (address in ("", "*") or (address.isascii() and address.isdigit())):
         return Host("fd", "" if address == "*" else address)
     if kind == "tcp":
         return _parse_tcp(text, address.rstrip("/"))
@@ -114,7 +114,7 @@ def _group_id(group: str) -> int:
     try:
         return grp.getgrnam(group).gr_gid
     except KeyError:
-        if group.isdigit():
+        if group.isascii() and group.isdigit():
             return int(group)
         if group == "docker":
             return 0
@@ -143,7 +143,11 @@ def _bind_tcp(host: Host) -> list[socket.socket]:
 
 def _inherited(host: Host) -> list[socket.socket]:
     count = os.environ.get("LISTEN_FDS", "") if os.environ.get("LISTEN_PID") == str(os.getpid()) else ""
-    fds = list(range(LISTEN_FDS_START, LISTEN_FDS_START + int(count))) if count.isdigit() else []
+    fds = (
+        list(range(LISTEN_FDS_START, LISTEN_FDS_START + int(count)))
+        if count.isascii() and count.isdigit()
+        else []
+    )
     if host.address:
         fds = [fd for fd in fds if fd == int(host.address)]
     if not fds:

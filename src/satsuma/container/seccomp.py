@@ -98,5 +98,5 @@ def _rule(rule: Json) -> Json:
 
 def _kernel_version(text: str) -> tuple[int, int]:
     major, _, rest = text.partition(".")
-    minor = "".join(c for c in rest.partition(".")[0].partition("-")[0] if c.isdigit())
-    return (int(major) if major.isdigit() else 0), int(minor or 0)
+    minor = "".join(c for c in rest.partition(".")[0].partition("-")[0] if c in "0123456789")
+    return (int(major) if major.isascii() and major.isdigit() else 0), int(minor or 0)

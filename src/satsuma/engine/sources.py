@@ -10,6 +10,7 @@ Source: CVE-2017-1002101 and its kin (subpath races); open_tree(2).
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 
@@ -18,11 +19,12 @@ from satsuma.base.errors import InvalidParameter, System
 from satsuma.container import Record
 from satsuma.container.mounts import MountPoint
 from satsuma.engine.core import Core
-from satsuma.linux import mount, ns, syscalls
+from satsuma.linux import mount, ns, pidfd, syscalls
 from satsuma.linux.root import Root
 
 SHM = "/dev/shm"
 CLONE_FS = 0x200  # linux/sched.h
+TMPFS_MAGIC = 0x01021994  # statfs(2)
 
 
 class Sources:
@@ -50,7 +52,7 @@ class Sources:
         if mode.startswith("container:"):
             owner = self._core.registry.find(mode.partition(":")[2])
             self.paths[SHM] = SHM
-            self._keep(SHM, await blocking(mount_of_process, owner.state.pid, SHM))
+            self._keep(SHM, await blocking(shm_of_process, owner.state.pid, owner.state.pid_start_time))
         if any(point.type != "tmpfs" for point in self._record.mounts):
             await blocking(self._resolve_points)
 
@@ -110,13 +112,13 @@ class Sources:
             raise System(f"cannot access path {subpath} of {what}: {(error.strerror or '').lower()}")
 
 
-def mount_of_process(pid: int, path: str) -> int:
-    """Return a detached copy of what a process sees mounted at *path*.
+def shm_of_process(pid: int, start_time: int) -> int:
+    """Return a detached copy of the mount that a container has at /dev/shm.
 
     Only a thread inside a mount namespace may copy its mounts; a thread of its own enters and ends.
 
     Raises:
-        System: the process is gone, or there is nothing.
+        System: the process is gone, or something else than a tmpfs is there by now.
     """
     result: list[int] = []
     fault: list[OSError] = []
@@ -125,10 +127,12 @@ def mount_of_process(pid: int, path: str) -> int:
         try:
             fd = ns.open_ns(pid, "mnt")
             try:
+                if not pidfd.is_alive(pid, start_time):
+                    raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
                 # setns(2): a mount namespace can be joined only by who shares its root and cwd with nobody.
                 syscalls.unshare(CLONE_FS)
                 ns.setns(fd, "mnt")
-                result.append(mount.open_tree_clone(path))
+                result.append(_clone_shm())
             finally:
                 os.close(fd)
         except OSError as error:
@@ -138,5 +142,17 @@ def mount_of_process(pid: int, path: str) -> int:
     thread.start()
     thread.join()
     if not result:
-        raise System(f"cannot share {path} of process {pid}: {(fault[0].strerror or '').lower()}")
+        raise System(f"cannot share {SHM} of process {pid}: {(fault[0].strerror or '').lower()}")
     return result[0]
+
+
+def _clone_shm() -> int:
+    """Copy the mount; what a container has put in its place, a link or another file system, is refused."""
+    with Root.open_path("/") as root:
+        fd = root.open(SHM, os.O_PATH | os.O_DIRECTORY, resolve=syscalls.RESOLVE_NO_SYMLINKS)
+    try:
+        if syscalls.fstatfs(fd)[0] != TMPFS_MAGIC:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return mount.open_tree_clone(fd)
+    finally:
+        os.close(fd)

@@ -49,6 +49,7 @@ _NUMBERS = {
     "prctl": (157, 167),
     "capget": (125, 90),
     "capset": (126, 91),
+    "syncfs": (306, 267),
     "seccomp": (317, 277),
     "bpf": (321, 280),
     "renameat2": (316, 276),
@@ -470,6 +471,14 @@ def bpf(cmd: int, attr: ctypes.Array[ctypes.c_char]) -> int:
     """bpf(2); *attr* is read and written."""
     result: int = _bpf(cmd, ctypes.addressof(attr), len(attr))
     return result
+
+
+_syncfs = _call("syncfs", _L)
+
+
+def syncfs(fd: int) -> None:
+    """syncfs(2) of the file system that holds *fd*."""
+    _syncfs(fd)
 
 
 _renameat2 = _call("renameat2", _L, _P, _L, _P, _L)

@@ -11,7 +11,6 @@ The content of a fresh layer may still be in the page cache only.  Its row says 
 
 from __future__ import annotations
 
-import ctypes
 import os
 import threading
 from collections.abc import Iterable
@@ -21,6 +20,7 @@ import msgspec
 from satsuma.base.clock import now_ns
 from satsuma.base.errors import NotFound, System
 from satsuma.base.ids import ChainId, Digest
+from satsuma.linux import syscalls
 from satsuma.store.db import Collection, Database
 
 GENERATED = "generated"
@@ -52,16 +52,11 @@ def boot_id() -> str:
         return file.read().strip()
 
 
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
 def syncfs(path: str) -> None:
     """syncfs(2) of the file system that holds *path*."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        if _libc.syncfs(fd) < 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), path)
+        syscalls.syncfs(fd)
     finally:
         os.close(fd)
 
