@@ -1,7 +1,6 @@
 """Device rules of a v2 cgroup as an eBPF program.
 
-Rules are applied like the devices controller of v1: the last one that matches an access decides, the default
-is to deny.
+The last rule that matches an access decides, the default is to deny.
 
 Source: Documentation/admin-guide/cgroup-v2.rst "Device controller", include/uapi/linux/bpf.h.
 """
@@ -22,14 +21,14 @@ if TYPE_CHECKING:
 _BPF_PROG_LOAD, _BPF_PROG_ATTACH, _BPF_PROG_DETACH, _BPF_PROG_QUERY = 5, 8, 9, 16
 _BPF_PROG_GET_FD_BY_ID = 13
 _PROG_TYPE_CGROUP_DEVICE, _CGROUP_DEVICE = 15, 6
-_F_ALLOW_MULTI = 2
+_F_ALLOW_MULTI, _F_REPLACE = 2, 4
 
 _ACCESS = {"m": 1, "r": 2, "w": 4}
 _TYPE = {"b": 1, "c": 2}
 
 # Registers: 1 context, 2 device type, 3 access, 4 major, 5 minor, 6 scratch.
 _LDX_W, _AND_K, _RSH_K, _MOV_X, _MOV_K = 0x61, 0x54, 0x74, 0xBF, 0xB7
-_JNE_K, _EXIT, _JA = 0x55, 0x95, 0x05
+_JNE_K, _JEQ_K, _EXIT = 0x55, 0x15, 0x95
 
 
 def _instruction(code: int, dst: int = 0, src: int = 0, offset: int = 0, imm: int = 0) -> bytes:
@@ -37,7 +36,13 @@ def _instruction(code: int, dst: int = 0, src: int = 0, offset: int = 0, imm: in
 
 
 def compile_rules(rules: list[Rule]) -> bytes:
-    """Return the eBPF instructions for *rules*, given in the order in which v1 would apply them."""
+    """Return the eBPF instructions for *rules*, given in the order in which they count.
+
+    Each letter of an access is decided by the last rule that matches the device and names the letter, so the
+    program goes through the rules from the last to the first and strikes out what is allowed.  (The v1
+    controller wants a single rule that covers all letters, unless the numbers are the same; who may read and
+    write by two rules can open twice as well.)
+    """
     program = [
         _instruction(_LDX_W, 2, 1, 0),  # access_type: low half the type, high half the access
         _instruction(_MOV_X, 3, 2),
@@ -46,30 +51,37 @@ def compile_rules(rules: list[Rule]) -> bytes:
         _instruction(_LDX_W, 4, 1, 4),
         _instruction(_LDX_W, 5, 1, 8),
     ]
-    for allow, kind, major, minor, access in reversed(rules):
-        tests = []
-        if kind != "a":
-            tests.append(_instruction(_JNE_K, 2, imm=_TYPE[kind]))
-        bits = sum(_ACCESS[letter] for letter in set(access))
-        if bits != 7 and bits:
-            # An allow rule must cover all of the access, a deny rule any of it.
-            tests.append(_instruction(_MOV_X, 6, 3))
-            tests.append(_instruction(_AND_K, 6, imm=(~bits if allow else bits) & 7))
-            tests.append(_instruction(_JNE_K if allow else 0x15, 6, imm=0))
-        if major is not None:
-            tests.append(_instruction(_JNE_K, 4, imm=major))
-        if minor is not None:
-            tests.append(_instruction(_JNE_K, 5, imm=minor))
-        length = len(tests) + 2
-        for position, test in enumerate(tests):
-            if test[0] in (_JNE_K, 0x15):
-                test = test[:2] + struct.pack("<h", length - position - 1) + test[4:]
-            program.append(test)
-        program += [_instruction(_MOV_K, 0, imm=int(allow)), _instruction(_EXIT)]
-        if not tests:
+    for rule in reversed(rules):
+        tests, verdict = _compile_rule(rule)
+        # Every test that fails leads to the next rule.
+        for position, (code, register, imm) in enumerate(tests):
+            program.append(_instruction(code, register, 0, len(tests) - position - 1 + len(verdict), imm))
+        program += verdict
+        if rule[1] == "a" and len(verdict) == 2:
             return b"".join(program)
-    program += [_instruction(_MOV_K, 0, imm=0), _instruction(_EXIT)]
-    return b"".join(program)
+    return b"".join([*program, _instruction(_MOV_K, 0, imm=0), _instruction(_EXIT)])
+
+
+def _compile_rule(rule: Rule) -> tuple[list[tuple[int, int, int]], list[bytes]]:
+    """Return the tests (jump code, register, value) for the device, and what follows when it matches."""
+    allow, kind, major, minor, access = rule
+    tests = [] if kind == "a" else [(_JNE_K, 2, _TYPE[kind])]
+    tests += [
+        (_JNE_K, register, number) for register, number in ((4, major), (5, minor)) if number is not None
+    ]
+    bits = sum(_ACCESS[letter] for letter in set(access))
+    answer = [_instruction(_MOV_K, 0, imm=int(allow)), _instruction(_EXIT)]
+    if bits == 7:
+        return tests, answer
+    if allow:
+        # Nothing left to decide: allowed.
+        return tests, [_instruction(_AND_K, 3, imm=~bits & 7), _instruction(_JNE_K, 3, 0, 2, 0), *answer]
+    return tests, [
+        _instruction(_MOV_X, 6, 3),
+        _instruction(_AND_K, 6, imm=bits),
+        _instruction(_JEQ_K, 6, 0, 2, 0),
+        *answer,
+    ]
 
 
 def load(instructions: bytes) -> int:
@@ -108,23 +120,35 @@ def _attached(cgroup_fd: int) -> list[int]:
 
 
 def replace(cgroup_fd: int, rules: list[Rule]) -> None:
-    """Attach a program for *rules* to the cgroup, then detach those that were there.
+    """Make *rules* the only ones of the cgroup itself (those of groups above it hold as well).
 
-    Attached first and detached second, so that there is no moment without rules; both must allow meanwhile.
+    A single program is exchanged in one step.  Otherwise the new one is attached first and the old ones are
+    detached second: there is no moment without rules, both must allow meanwhile.
     """
-    before = _attached(cgroup_fd)
+    before = [_program(prog_id) for prog_id in _attached(cgroup_fd)]
     fd = load(compile_rules(rules))
     try:
-        attr = struct.pack("<IIII", cgroup_fd, fd, _CGROUP_DEVICE, _F_ALLOW_MULTI)
-        syscalls.bpf(_BPF_PROG_ATTACH, ctypes.create_string_buffer(attr, 64))
-    finally:
-        os.close(fd)
-    for prog_id in before:
-        old = syscalls.bpf(
-            _BPF_PROG_GET_FD_BY_ID, ctypes.create_string_buffer(struct.pack("<I", prog_id), 64)
-        )
-        try:
+        if len(before) == 1:
+            try:
+                _attach(cgroup_fd, fd, _F_ALLOW_MULTI | _F_REPLACE, before[0])
+                return
+            except OSError:  # before Linux 5.6
+                pass
+        _attach(cgroup_fd, fd, _F_ALLOW_MULTI, 0)
+        for old in before:
             attr = struct.pack("<III", cgroup_fd, old, _CGROUP_DEVICE)
             syscalls.bpf(_BPF_PROG_DETACH, ctypes.create_string_buffer(attr, 64))
-        finally:
-            os.close(old)
+    finally:
+        for opened in (fd, *before):
+            os.close(opened)
+
+
+def _program(prog_id: int) -> int:
+    fd = syscalls.bpf(_BPF_PROG_GET_FD_BY_ID, ctypes.create_string_buffer(struct.pack("<I", prog_id), 64))
+    os.set_inheritable(fd, False)
+    return fd
+
+
+def _attach(cgroup_fd: int, fd: int, flags: int, instead_of: int) -> None:
+    attr = struct.pack("<IIIII", cgroup_fd, fd, _CGROUP_DEVICE, flags, instead_of)
+    syscalls.bpf(_BPF_PROG_ATTACH, ctypes.create_string_buffer(attr, 64))

@@ -1,6 +1,7 @@
 """Limits of the runtime-spec's `linux.resources` as files of cgroupfs, for version 1 and version 2.
 
-`plan_resources` is pure: resources in, list of writes out.  `apply` and `update` write them.
+`plan_resources` is pure: resources in, list of writes out.  `apply` and `update` write them.  In a hybrid set-up a
+controller without a v1 hierarchy (hugetlb, rdma, misc) is used in the version 2 half.
 
 Source: runtime-spec config-linux.md#control-groups; runc libcontainer/cgroups/fs, fs2.
 """
@@ -9,10 +10,9 @@ from __future__ import annotations
 
 import errno
 import math
-import os
 
-from satsuma.linux import bpf_devices
 from satsuma.linux.cgroup import UNIFIED, Cgroup
+from satsuma.runtime.devices import apply_devices
 from satsuma.runtime.errors import ConfigError, error_text
 
 TYPE_CHECKING = False
@@ -20,21 +20,36 @@ if TYPE_CHECKING:
     from typing import Any
 
     Json = dict[str, Any]
-    DeviceRule = tuple[bool, str, int | None, int | None, str]
 
 _UNLIMITED = -1
 
 
 class Write:
-    """One file to write: *optional* ones may be missing on this kernel."""
+    """One file to write.
 
-    __slots__ = ("controller", "name", "optional", "value")
+    Attributes:
+        name: "a|b" is the first file that exists; "a=x|b=y" gives each its own value.
+        optional: the file may be missing on this kernel.
+        deferrable: when the kernel refuses the value (EINVAL), try it again after the others: two values of one
+            group must fit each other at every moment, and which is written first depends on what is set now.
+    """
 
-    def __init__(self, controller: str, name: str, value: str | int, *, optional: bool = False) -> None:
+    __slots__ = ("controller", "deferrable", "name", "optional", "value")
+
+    def __init__(
+        self,
+        controller: str,
+        name: str,
+        value: str | int,
+        *,
+        optional: bool = False,
+        deferrable: bool = False,
+    ) -> None:
         self.controller = controller
         self.name = name
         self.value = str(value)
         self.optional = optional
+        self.deferrable = deferrable
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Write) and self.describe() == other.describe()
@@ -49,57 +64,19 @@ class Write:
         return f"cgroup {self.controller or 'unified'}: {self.name} = {self.value}"
 
 
-# What runc allows every container besides its configured devices: making nodes, the standard nodes, ptys, tun.
-_ALWAYS_ALLOWED: tuple[DeviceRule, ...] = (
-    (True, "c", None, None, "m"),
-    (True, "b", None, None, "m"),
-    (True, "c", 1, 3, "rwm"),
-    (True, "c", 1, 8, "rwm"),
-    (True, "c", 1, 7, "rwm"),
-    (True, "c", 5, 0, "rwm"),
-    (True, "c", 1, 5, "rwm"),
-    (True, "c", 1, 9, "rwm"),
-    (True, "c", 136, None, "rwm"),
-    (True, "c", 5, 2, "rwm"),
-    (True, "c", 10, 200, "rwm"),
-)
-
-
-def parse_devices(entries: list[Json]) -> list[DeviceRule]:
-    """Return the rules in the order of their effect, with what every container needs after a "deny all"."""
-    rules: list[DeviceRule] = []
-    for entry in entries:
-        kind = entry.get("type") or "a"
-        access = entry.get("access") or "rwm"
-        if kind not in ("a", "b", "c") or not set(access) <= set("rwm"):
-            raise ConfigError(f"invalid device rule {entry!r}")
-        major, minor = (
-            None if entry.get(key) in (None, -1) else int(entry[key]) for key in ("major", "minor")
-        )
-        if kind == "a":
-            major = minor = None
-            access = "rwm"
-        rules.append((bool(entry.get("allow")), kind, major, minor, access))
-    if not rules or rules[0] == (False, "a", None, None, "rwm"):
-        return [(False, "a", None, None, "rwm"), *_ALWAYS_ALLOWED, *rules[1:]]
-    return rules
-
-
-def _device_text(rule: DeviceRule) -> str:
-    _, kind, major, minor, access = rule
-    numbers = f"{'*' if major is None else major}:{'*' if minor is None else minor}"
-    return f"{kind} {numbers} {access}"
-
-
-def plan_resources(resources: Json, *, v2: bool) -> list[Write]:
+def plan_resources(resources: Json, *, v2: bool, v2_half: frozenset[str] = frozenset()) -> list[Write]:
     """Return the writes for all limits but devices, in the order in which they must be made.
 
+    Args:
+        v2: all controllers are in the v2 tree.
+        v2_half: otherwise, those which are there nevertheless (`Layout.v2_half`).
     Raises:
         ConfigError: limits which contradict each other or which this version of cgroups cannot express.
     """
     writes: list[Write] = []
-    for key, planner in (_V2 if v2 else _V1).items():
+    for key, (controller, in_v1, in_v2) in _PLANNERS.items():
         if resources.get(key):
+            planner = in_v2 if v2 or controller in v2_half else in_v1
             try:
                 writes += planner(resources[key])
             except (TypeError, KeyError, AttributeError) as error:
@@ -107,10 +84,12 @@ def plan_resources(resources: Json, *, v2: bool) -> list[Write]:
     unified = resources.get("unified")
     if unified:
         if not v2:
-            raise ConfigError("cannot set unified resources: cgroup v2 is not in use")
+            raise ConfigError("invalid configuration: cannot use unified on cgroup v1")
         for name, value in unified.items():
             if "/" in name:
                 raise ConfigError(f"unified resource {name!r} must be a file name (no slashes)")
+            if "." not in name:
+                raise ConfigError(f"unified resource {name!r} must be in the form CONTROLLER.PARAMETER")
             writes += [Write(UNIFIED, name, line) for line in str(value).splitlines()]
     return writes
 
@@ -120,25 +99,34 @@ def _memory_v1(memory: Json) -> list[Write]:
     limit, swap = memory.get("limit"), memory.get("swap")
     if limit is not None and limit > 0 and swap is not None and 0 < swap < limit:
         raise ConfigError("memory+swap limit must not be below the memory limit")
-    if limit == _UNLIMITED and swap is None:
-        swap = _UNLIMITED  # the kernel refuses an unlimited memory under a limited memory+swap
-    for value, name in ((limit, "memory.limit_in_bytes"), (swap, "memory.memsw.limit_in_bytes")):
-        if value:
-            writes.append(
-                Write("memory", name, value, optional=name.startswith("memory.memsw") and value < 0)
-            )
+    if memory.get("useHierarchy") is not None:
+        writes.append(Write("memory", "memory.use_hierarchy", int(memory["useHierarchy"])))
+    if limit:
+        writes.append(Write("memory", "memory.limit_in_bytes", limit))
+    if swap:
+        writes.append(Write("memory", "memory.memsw.limit_in_bytes", swap))
+    elif limit == _UNLIMITED:
+        # The kernel refuses an unlimited memory under a limited memory+swap; it may not count swap at all.
+        writes.append(Write("memory", "memory.memsw.limit_in_bytes", _UNLIMITED, optional=True))
     if memory.get("reservation"):
         writes.append(Write("memory", "memory.soft_limit_in_bytes", memory["reservation"]))
     if memory.get("kernelTCP"):
         writes.append(Write("memory", "memory.kmem.tcp.limit_in_bytes", memory["kernelTCP"]))
     if memory.get("disableOOMKiller"):
         writes.append(Write("memory", "memory.oom_control", 1))
-    swappiness = memory.get("swappiness")
-    if swappiness is not None and swappiness != (1 << 64) - 1 and swappiness != _UNLIMITED:
-        if not 0 <= swappiness <= 100:
-            raise ConfigError(f"invalid memory swappiness value: {swappiness} (valid range is 0-100)")
+    swappiness = _swappiness(memory)
+    if swappiness is not None:
         writes.append(Write("memory", "memory.swappiness", swappiness))
     return writes
+
+
+def _swappiness(memory: Json) -> int | None:
+    value: int | None = memory.get("swappiness")
+    if value is None or value in (_UNLIMITED, (1 << 64) - 1):
+        return None
+    if not 0 <= value <= 100:
+        raise ConfigError(f"invalid memory swappiness value: {value} (valid range is 0-100)")
+    return value
 
 
 def _limit_text(value: int) -> str:
@@ -150,6 +138,12 @@ def _memory_v2(memory: Json) -> list[Write]:
     limit, swap = memory.get("limit"), memory.get("swap")
     if memory.get("disableOOMKiller"):
         raise ConfigError("disabling the OOM killer is not possible with cgroup v2")
+    if memory.get("useHierarchy") is False:
+        raise ConfigError("memory without a hierarchy is not possible with cgroup v2")
+    if memory.get("kernelTCP"):
+        raise ConfigError("memory.kernelTCP is not possible with cgroup v2")
+    if _swappiness(memory) is not None:
+        raise ConfigError("memory.swappiness is not possible with cgroup v2")
     if swap:
         writes.append(Write(UNIFIED, "memory.swap.max", _swap_v2(limit or 0, swap)))
     elif limit == _UNLIMITED:
@@ -163,8 +157,10 @@ def _memory_v2(memory: Json) -> list[Write]:
 
 def _swap_v2(limit: int, swap: int) -> str:
     """Return the swap alone: the specification counts memory and swap together."""
-    if swap < 0:
+    if swap == _UNLIMITED:
         return "max"
+    if swap < 0:
+        raise ConfigError(f"invalid memory+swap value: {swap}")
     if limit <= 0:
         raise ConfigError("unable to set swap limit without memory limit")
     if swap < limit:
@@ -174,19 +170,23 @@ def _swap_v2(limit: int, swap: int) -> str:
 
 def _cpu_v1(cpu: Json) -> list[Write]:
     writes = []
-    for key, name in (
-        ("shares", "cpu.shares"),
-        ("period", "cpu.cfs_period_us"),
-        ("quota", "cpu.cfs_quota_us"),
-        ("burst", "cpu.cfs_burst_us"),
-        ("realtimePeriod", "cpu.rt_period_us"),
-        ("realtimeRuntime", "cpu.rt_runtime_us"),
+    idle = cpu.get("idle")
+    if idle is not None:
+        writes.append(Write("cpu", "cpu.idle", idle))
+    if cpu.get("shares") and not idle:
+        writes.append(Write("cpu", "cpu.shares", cpu["shares"]))
+    # What is left of the period after the quota is not to exceed the parent's; a burst is not to exceed the quota.
+    for key, name, deferrable in (
+        ("period", "cpu.cfs_period_us", True),
+        ("burst", "cpu.cfs_burst_us", True),
+        ("quota", "cpu.cfs_quota_us", False),
+        ("realtimePeriod", "cpu.rt_period_us", True),
+        ("realtimeRuntime", "cpu.rt_runtime_us", False),
     ):
         value = cpu.get(key)
         if value or (key == "burst" and value == 0):
-            writes.append(Write("cpu", name, value))
-    if cpu.get("idle") is not None:
-        writes.append(Write("cpu", "cpu.idle", cpu["idle"]))
+            optional = key == "burst" and value == 0
+            writes.append(Write("cpu", name, value, optional=optional, deferrable=deferrable))
     return writes + _cpuset("cpuset", cpu)
 
 
@@ -198,7 +198,7 @@ def _cpuset(controller: str, cpu: Json) -> list[Write]:
 def cpu_weight(shares: int) -> int:
     """Convert cpu.shares (2-262144) to cpu.weight (1-10000): 2 → 1, 1024 → 100, 262144 → 10000.
 
-    Source: runc 1.3.2 and crun, https://github.com/kubernetes/enhancements (KEP on the conversion).
+    Source: runc 1.3.2 and crun use the same curve.
     """
     if shares <= 0:
         return 0
@@ -220,12 +220,13 @@ def _cpu_v2(cpu: Json) -> list[Write]:
         writes.append(Write(UNIFIED, "cpu.idle", idle))
     if cpu.get("shares") and not idle:
         writes.append(Write(UNIFIED, "cpu.weight", cpu_weight(cpu["shares"])))
+    burst = cpu.get("burst")
+    if burst is not None:
+        writes.append(Write(UNIFIED, "cpu.max.burst", burst, optional=burst == 0, deferrable=True))
     quota, period = cpu.get("quota"), cpu.get("period")
     if quota or period:
         quota_text = str(quota) if quota is not None and quota > 0 else "max"
         writes.append(Write(UNIFIED, "cpu.max", f"{quota_text} {period or 100000}"))
-    if cpu.get("burst") is not None:
-        writes.append(Write(UNIFIED, "cpu.max.burst", cpu["burst"]))
     return writes + _cpuset(UNIFIED, cpu)
 
 
@@ -275,8 +276,11 @@ def io_weight(weight: int) -> int:
 def _block_io_v2(block_io: Json) -> list[Write]:
     writes = []
     weight = block_io.get("weight")
+    if block_io.get("leafWeight") or any(
+        entry.get("leafWeight") for entry in block_io.get("weightDevice") or []
+    ):
+        raise ConfigError("blockIO.leafWeight is not possible with cgroup v2")
     if weight:
-        # "a|b": the first file that exists; after "=" its own value.
         names = f"io.bfq.weight=default {weight}|io.weight=default {io_weight(weight)}"
         writes.append(Write(UNIFIED, names, ""))
     for entry in block_io.get("weightDevice") or []:
@@ -321,36 +325,38 @@ def _rdma(controller: str, rdma: Json) -> list[Write]:
     return writes
 
 
-_V1: Json = {
-    "memory": _memory_v1,
-    "cpu": _cpu_v1,
-    "pids": lambda pids: _pids("pids", pids),
-    "blockIO": _block_io_v1,
-    "hugepageLimits": lambda limits: _hugepages(limits, "limit_in_bytes", "hugetlb"),
-    "network": _network_v1,
-    "rdma": lambda rdma: _rdma("rdma", rdma),
+# Key -> (controller, planner for v1, planner for v2); blockIO's controller has two names and no v2 half beside v1.
+_PLANNERS: Json = {
+    "memory": ("memory", _memory_v1, _memory_v2),
+    "cpu": ("cpu", _cpu_v1, _cpu_v2),
+    "pids": ("pids", lambda pids: _pids("pids", pids), lambda pids: _pids(UNIFIED, pids)),
+    "blockIO": ("blkio", _block_io_v1, _block_io_v2),
+    "hugepageLimits": (
+        "hugetlb",
+        lambda limits: _hugepages(limits, "limit_in_bytes", "hugetlb"),
+        lambda limits: _hugepages(limits, "max", UNIFIED),
+    ),
+    "network": ("net_cls", _network_v1, _network_v2),
+    "rdma": ("rdma", lambda rdma: _rdma("rdma", rdma), lambda rdma: _rdma(UNIFIED, rdma)),
 }
-_V2: Json = {
-    "memory": _memory_v2,
-    "cpu": _cpu_v2,
-    "pids": lambda pids: _pids(UNIFIED, pids),
-    "blockIO": _block_io_v2,
-    "hugepageLimits": lambda limits: _hugepages(limits, "max", UNIFIED),
-    "network": _network_v2,
-    "rdma": lambda rdma: _rdma(UNIFIED, rdma),
-}
+
+
+def plan_for(group: Cgroup, resources: Json) -> list[Write]:
+    """Return the writes for this group; see `plan_resources`."""
+    return plan_resources(resources, v2=group.is_v2, v2_half=group.layout.v2_half())
 
 
 def apply(group: Cgroup, resources: Json) -> None:
-    """Set the limits of a new group, devices included.
+    """Set the limits of a new group, devices included (without rules: the standard ones, as runc does).
 
     Raises:
         ConfigError: impossible limits.
         OSError: the kernel refused; the text names file and value.
     """
-    for write in plan_resources(resources, v2=group.is_v2):
-        apply_write(group, write)
-    apply_devices(group, resources.get("devices"), fresh=True)
+    _apply_writes(group, plan_for(group, resources))
+    devices = resources.get("devices")
+    if devices is not None or group.is_v2 or "devices" in group.dirs:
+        apply_devices(group, devices or [], fresh=True)
 
 
 def update(group: Cgroup, resources: Json) -> None:
@@ -360,156 +366,171 @@ def update(group: Cgroup, resources: Json) -> None:
         ConfigError: impossible limits.
         OSError: the kernel refused (EBUSY: the memory is in use already).
     """
-    writes = plan_resources(resources, v2=group.is_v2)
-    memory = resources.get("memory") or {}
     if group.is_v2:
-        _check_memory_v2(group, memory)
-    elif memory.get("limit") and memory.get("swap"):
-        writes = _order_memory_v1(group, writes, memory["swap"])
-    for write in writes:
-        apply_write(group, write)
+        resources = _completed_v2(group, resources)
+        writes = plan_for(group, resources)
+        _check_memory_v2(group, resources.get("memory") or {})
+    else:
+        writes = _order_memory_v1(group, plan_for(group, resources))
+    _apply_writes(group, writes)
     if resources.get("devices"):
         apply_devices(group, resources["devices"], fresh=False)
 
 
-def _order_memory_v1(group: Cgroup, writes: list[Write], swap: int) -> list[Write]:
+def _order_memory_v1(group: Cgroup, writes: list[Write]) -> list[Write]:
     # At every moment memory <= memory+swap must hold: growing needs the second first.
-    try:
-        current = int(group.read("memory", "memory.limit_in_bytes"))
-    except OSError:
+    places = {write.name: place for place, write in enumerate(writes)}
+    first, second = places.get("memory.limit_in_bytes"), places.get("memory.memsw.limit_in_bytes")
+    if first is None or second is None:
         return writes
-    if swap >= 0 and current >= swap:
+    swap = int(writes[second].value)
+    if swap >= 0 and _number(group, "memory", "memory.limit_in_bytes") >= swap:
         return writes
-    names = [write.name for write in writes]
-    first, second = names.index("memory.limit_in_bytes"), names.index("memory.memsw.limit_in_bytes")
     writes[first], writes[second] = writes[second], writes[first]
     return writes
 
 
+def _number(group: Cgroup, controller: str, name: str) -> int:
+    """Return a counter; 0 when there is none, a huge number for "max"."""
+    try:
+        text = group.read(controller, name).strip()
+    except OSError:
+        return 0
+    return 1 << 63 if text == "max" else int(text)
+
+
+def _completed_v2(group: Cgroup, resources: Json) -> Json:
+    """Add what a value of v2 says besides the one that is to change: it is in the file now."""
+    memory, cpu = dict(resources.get("memory") or {}), dict(resources.get("cpu") or {})
+    result = dict(resources)
+    if bool(cpu.get("quota")) != bool(cpu.get("period")):
+        quota, _, period = group.read(UNIFIED, "cpu.max").strip().partition(" ")
+        cpu["quota"] = cpu.get("quota") or (_UNLIMITED if quota == "max" else int(quota))
+        cpu["period"] = cpu.get("period") or int(period)
+        result["cpu"] = cpu
+    limit, swap = memory.get("limit"), memory.get("swap")
+    if ((swap or 0) > 0) != ((limit or 0) > 0) and not (swap and limit):
+        now = _number(group, UNIFIED, "memory.max")
+        swap_now = _number(group, UNIFIED, "memory.swap.max")
+        if not limit:
+            memory["limit"] = now if now < 1 << 63 else 0
+        elif now < 1 << 63 and swap_now < 1 << 63 and _exists(group, "memory.swap.max"):
+            memory["swap"] = now + swap_now  # the sum stays what it was
+        result["memory"] = memory
+    return result
+
+
+def _exists(group: Cgroup, name: str) -> bool:
+    try:
+        group.read(UNIFIED, name)
+    except OSError:
+        return False
+    return True
+
+
 def _check_memory_v2(group: Cgroup, memory: Json) -> None:
-    limit = memory.get("limit") or 0
-    if not memory.get("checkBeforeUpdate") or limit <= 0:
+    if not memory.get("checkBeforeUpdate"):
         return
-    current = int(group.read(UNIFIED, "memory.current"))
-    if current > limit:
-        raise OSError(errno.EBUSY, f"unable to set memory limit to {limit} (current usage: {current})")
+    usage = _number(group, UNIFIED, "memory.current")
+    for key, what in (("swap", "memory+swap"), ("limit", "memory")):
+        wanted = memory.get(key) or 0
+        if 0 < wanted <= usage:
+            raise OSError(errno.EBUSY, f"cannot set {what} limit: rejecting limit {wanted} <= usage {usage}")
+
+
+def _apply_writes(group: Cgroup, writes: list[Write]) -> None:
+    if not group.is_v2:
+        _enable_v2_half(group, writes)
+    later = []
+    for write in writes:
+        try:
+            apply_write(group, write)
+        except OSError as error:
+            if error.errno != errno.EINVAL or not write.deferrable:
+                raise
+            later.append((write, error))
+    names = {write.name for write in writes}
+    for write, refusal in later:
+        if _PARTNER[write.name] not in names:
+            raise refusal
+        apply_write(group, write)
+
+
+# Of a deferrable write: without this one among the others, nothing will have changed when it is tried again.
+_PARTNER = {
+    "cpu.cfs_period_us": "cpu.cfs_quota_us",
+    "cpu.cfs_burst_us": "cpu.cfs_quota_us",
+    "cpu.rt_period_us": "cpu.rt_runtime_us",
+    "cpu.max.burst": "cpu.max",
+}
+
+
+def _enable_v2_half(group: Cgroup, writes: list[Write]) -> None:
+    controllers = {write.name.partition(".")[0] for write in writes if write.controller == UNIFIED}
+    if controllers:
+        group.enable(sorted(controllers))
 
 
 def apply_write(group: Cgroup, write: Write) -> None:
-    """Make one write; a name "a|b" takes the first file that exists."""
+    """Make one write."""
     names = write.name.split("|")
-    for name in names:
+    for place, name in enumerate(names):
         name, _, own_value = name.partition("=")
-        value = own_value or write.value
         try:
-            _write(group, write.controller, name, value)
-            return
+            group.write(write.controller, name, own_value or write.value)
         except FileNotFoundError as error:
-            if name.partition("=")[0] != names[-1].partition("=")[0]:
+            if place < len(names) - 1:
                 continue
-            if write.optional:
-                return
-            if write.controller not in group.dirs and not group.is_v2:
-                raise FileNotFoundError(
-                    errno.ENOENT,
-                    f"cannot set {write.controller} limit: container could not join or create cgroup",
-                ) from error
+            if not write.optional:
+                raise _missing(group, write, name) from error
+        except OSError as error:
+            _explain_busy(group, write, error)
             raise
+        else:
+            _check_shares(group, write)
+        return
 
 
-def _write(group: Cgroup, controller: str, name: str, value: str) -> None:
+def _missing(group: Cgroup, write: Write, name: str) -> OSError:
+    """Return the reason why a file is missing: its controller, or this kernel."""
+    controller = name.partition(".")[0]
+    if not group.is_v2 and write.controller != UNIFIED:
+        if write.controller not in group.dirs:
+            text = f"cannot set {write.controller} limit: container could not join or create cgroup"
+        else:
+            text = f"cannot set {write.controller} limit: this kernel has no {name}"
+        return FileNotFoundError(errno.ENOENT, text)
     try:
-        group.write(controller, name, value)
-    except OSError as error:
-        if error.errno != errno.EINVAL or name != "cpu.cfs_period_us":
-            raise
-        # A shorter period can be too short for the quota that is still set: lift that one first.
-        group.write("cpu", "cpu.cfs_quota_us", "-1")
-        group.write(controller, name, value)
+        available = controller == "cgroup" or controller in group.read(UNIFIED, "cgroup.controllers").split()
+    except OSError:
+        available = False
+    if available:
+        return FileNotFoundError(errno.ENOENT, f"cannot set {controller} limit: this kernel has no {name}")
+    return FileNotFoundError(errno.ENOENT, f"cannot set {name}: controller {controller!r} not available")
 
 
-def apply_devices(group: Cgroup, entries: list[Json] | None, *, fresh: bool) -> None:
-    """Apply the device rules; None leaves the group as it is, an empty list denies all but the standard ones."""
-    if entries is None:
+def _explain_busy(group: Cgroup, write: Write, error: OSError) -> None:
+    if error.errno == errno.EBUSY and write.name == "memory.limit_in_bytes":
+        usage, peak = (_number(group, "memory", f"memory.{name}_in_bytes") for name in ("usage", "max_usage"))
+        text = f"unable to set memory limit to {write.value} (current usage: {usage}, peak usage: {peak})"
+        raise OSError(errno.EBUSY, text) from error
+
+
+def _check_shares(group: Cgroup, write: Write) -> None:
+    # The kernel clamps without a word.
+    if write.name != "cpu.shares":
         return
-    rules = parse_devices(entries)
-    if group.is_v2:
-        fd = os.open(group.dirs[UNIFIED], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            bpf_devices.replace(fd, rules)
-        finally:
-            os.close(fd)
-        return
-    if "devices" not in group.dirs:
-        raise FileNotFoundError(
-            errno.ENOENT, "cannot set devices limit: container could not join or create cgroup"
-        )
-    writes = plan_devices_v1(rules)
-    if not fresh:
-        writes = _difference_v1(group, writes)
-    for write in writes:
-        group.write("devices", write.name, write.value)
-
-
-def plan_devices_v1(rules: list[DeviceRule]) -> list[Write]:
-    """Return the writes to devices.allow and devices.deny.
-
-    A list which starts by allowing all needs no write for that: the parent's "a *:* rwm" is inherited.
-    """
-    writes = [
-        Write(
-            "devices",
-            "devices.allow" if rule[0] else "devices.deny",
-            "a" if rule[1] == "a" else _device_text(rule),
-        )
-        for rule in rules
-    ]
-    if rules and rules[0][:2] == (True, "a"):
-        return writes[1:]
-    # A deny after "deny all" which takes nothing back is superfluous.
-    allowed: set[str] = set()
-    needed = []
-    for write in writes:
-        if write.name == "devices.allow":
-            if write.value in allowed:
-                continue
-            allowed.add(write.value)
-        elif write.value != "a" and not _takes_something(write.value, allowed):
-            continue
-        needed.append(write)
-    return needed
-
-
-def _takes_something(denied: str, allowed: set[str]) -> bool:
-    kind, numbers, access = denied.split()
-    for entry in allowed:
-        other_kind, other_numbers, other_access = entry.split()
-        same = all(
-            "*" in pair or pair[0] == pair[1]
-            for pair in zip(numbers.split(":"), other_numbers.split(":"), strict=True)
-        )
-        if kind == other_kind and same and set(access) & set(other_access):
-            return True
-    return False
-
-
-def _difference_v1(group: Cgroup, writes: list[Write]) -> list[Write]:
-    # Running processes must not lose a device for a moment: allow what is new, then deny what is too much.
-    current = set(group.read("devices", "devices.list").split("\n")) - {""}
-    if not writes or writes[0].value != "a":
-        return writes or [Write("devices", "devices.allow", "a")]
-    wanted = {write.value for write in writes[1:] if write.name == "devices.allow"}
-    if "a *:* rwm" in current:
-        return writes
-    changes = [Write("devices", "devices.allow", value) for value in sorted(wanted - current)]
-    changes += [Write("devices", "devices.deny", value) for value in sorted(current - wanted)]
-    return changes + [write for write in writes[1:] if write.name == "devices.deny"]
+    kept, wanted = _number(group, "cpu", "cpu.shares"), int(write.value)
+    if kept < wanted:
+        raise ConfigError(f"the maximum allowed cpu-shares is {kept}")
+    if kept > wanted:
+        raise ConfigError(f"the minimum allowed cpu-shares is {kept}")
 
 
 def failure_text(error: OSError) -> str:
     """Return runc's words for a limit that the kernel refused."""
     notes = getattr(error, "__notes__", [])
     detail = notes[-1] if notes else ""
-    if error.strerror and error.strerror.startswith(("cannot set", "unable to set")):
+    if error.strerror and error.strerror.startswith(("cannot ", "unable to set")):
         return error.strerror
     return f"unable to apply cgroup configuration: {detail + ': ' if detail else ''}{error_text(error)}"

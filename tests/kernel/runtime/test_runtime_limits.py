@@ -12,7 +12,7 @@ from runtime_lab import Lab
 
 from satsuma.linux import cgroup_stats
 from satsuma.linux.cgroup import Cgroup
-from satsuma.runtime import resources
+from satsuma.runtime import devices, resources
 from satsuma.runtime.errors import StartFailed
 
 MIB = 1 << 20
@@ -160,7 +160,7 @@ def test_device_program_of_version_2_binds() -> None:
         fd = os.open(unified, os.O_RDONLY | os.O_DIRECTORY)
         from satsuma.linux import bpf_devices, syscalls
 
-        deny_zero = resources.parse_devices(
+        deny_zero = devices.parse_devices(
             [
                 {"allow": False, "access": "rwm"},
                 {"allow": False, "type": "c", "major": 1, "minor": 5, "access": "r"},

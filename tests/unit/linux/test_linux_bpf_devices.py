@@ -11,7 +11,7 @@ from bpf_machine import run_device
 
 from satsuma.linux.bpf_devices import compile_rules
 from satsuma.runtime.default_spec import DEVICE_RULES
-from satsuma.runtime.resources import parse_devices
+from satsuma.runtime.devices import parse_devices
 
 
 def test_docker_rules() -> None:

@@ -6,7 +6,6 @@ import pytest
 
 from satsuma.linux.cgroup import Cgroup, Layout
 from satsuma.runtime import resources
-from satsuma.runtime.default_spec import DEVICE_RULES
 from satsuma.runtime.errors import ConfigError
 
 MIB = 1 << 20
@@ -29,7 +28,9 @@ def _lines(limits: dict, *, v2: bool) -> list[str]:
         ({"memory": {"limit": 9, "swap": -1}}, None, ["memory.swap.max=max", "memory.max=9"]),
         ({"memory": {"limit": -1}}, ["memory.limit_in_bytes=-1", "memory.memsw.limit_in_bytes=-1"], None),
         ({"memory": {"reservation": 5}}, ["memory.soft_limit_in_bytes=5"], ["memory.low=5"]),
-        ({"memory": {"swappiness": 0}}, ["memory.swappiness=0"], []),
+        ({"memory": {"swappiness": 0}}, ["memory.swappiness=0"], None),
+        ({"memory": {"swappiness": (1 << 64) - 1}}, [], []),
+        ({"memory": {"useHierarchy": True}}, ["memory.use_hierarchy=1"], []),
         ({"memory": {"disableOOMKiller": True}}, ["memory.oom_control=1"], None),
         ({"cpu": {"shares": 1024}}, ["cpu.shares=1024"], ["cpu.weight=100"]),
         (
@@ -74,7 +75,12 @@ def test_tables(limits: dict, v1: list[str] | None, v2: list[str] | None) -> Non
         ({"memory": {"disableOOMKiller": True}}, True, "OOM killer"),
         ({"cpu": {"realtimeRuntime": 5}}, True, "not possible"),
         ({"network": {"classID": 5}}, True, "not possible"),
-        ({"unified": {"memory.max": "5"}}, False, "cgroup v2 is not in use"),
+        ({"unified": {"memory.max": "5"}}, False, "cannot use unified on cgroup v1"),
+        ({"unified": {"memory": "5"}}, True, "CONTROLLER.PARAMETER"),
+        ({"memory": {"swappiness": 5}}, True, "not possible"),
+        ({"memory": {"useHierarchy": False}}, True, "not possible"),
+        ({"memory": {"limit": 9, "swap": -7}}, True, "invalid memory.swap value"),
+        ({"blockIO": {"leafWeight": 10}}, True, "leafWeight"),
         ({"unified": {"../x": "5"}}, True, "no slashes"),
     ],
 )
@@ -92,28 +98,6 @@ def test_conversions() -> None:
         10000,
     ]
     assert [resources.io_weight(weight) for weight in (10, 1000)] == [1, 10000]
-
-
-def test_device_writes_of_docker() -> None:
-    writes = resources.plan_devices_v1(resources.parse_devices(list(DEVICE_RULES)))
-    assert (writes[0].name, writes[0].value) == ("devices.deny", "a")
-    allowed = [w.value for w in writes if w.name == "devices.allow"]
-    assert sorted(allowed) == sorted(
-        "b *:* m|c *:* m|c 1:3 rwm|c 1:5 rwm|c 1:7 rwm|c 1:8 rwm|c 1:9 rwm|c 5:0 rwm|c 5:1 rwm|c 5:2 rwm|c 10:200 rwm|c 136:* rwm".split(
-            "|"
-        )
-    )
-    assert len(allowed) == len(set(allowed))
-
-
-def test_privileged_devices_need_no_write() -> None:
-    assert resources.plan_devices_v1(resources.parse_devices([{"allow": True, "access": "rwm"}])) == []
-
-
-def test_bad_device_rules() -> None:
-    for rule in ({"allow": True, "type": "x"}, {"allow": True, "access": "q"}):
-        with pytest.raises(ConfigError):
-            resources.parse_devices([rule])
 
 
 def _group(tmp_path, *names: str) -> Cgroup:
