@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import harness
 
-ROOT_FOLDERS = ("kernel", "blackbox", "tutorial")
+ROOT_FOLDERS = ("kernel", "blackbox", "tutorial", "conformance")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -25,14 +25,16 @@ if TYPE_CHECKING:
     Values = dict[str, Any]
 
 NAME = "satsuma-oci"
-_GLOBAL = Flags("root:str log:str log-format:str debug systemd-cgroup rootless:str criu:str version,v help,h")
+_GLOBAL = Flags(
+    "root:str log:str log-format:str debug systemd-cgroup rootless:str criu:str missing-lsm:str version,v help,h"
+)
 _PROCESS = "console-socket:str pid-file:str pidfd-socket:str preserve-fds:int no-new-keyring"
 
 
 class Context:
     """Global flags, and where errors go."""
 
-    __slots__ = ("debug", "log", "log_format", "root")
+    __slots__ = ("debug", "log", "log_format", "lsm_optional", "root")
 
     def __init__(self, values: Values) -> None:
         self.root: str = values.get("root") or _default_root()
@@ -41,6 +43,10 @@ class Context:
         self.debug = bool(values.get("debug"))
         if self.log_format not in ("text", "json"):
             raise UsageError(f'invalid "log-format": {self.log_format}')
+        missing_lsm = values.get("missing-lsm", "refuse")
+        if missing_lsm not in ("refuse", "warn"):
+            raise UsageError(f'invalid "missing-lsm": {missing_lsm}')
+        self.lsm_optional = missing_lsm == "warn"
         if values.get("systemd-cgroup"):
             raise UsageError("--systemd-cgroup: the systemd cgroup driver is not supported, use cgroupfs")
         if values.get("rootless", "auto") not in ("auto", "false"):
@@ -86,7 +92,7 @@ def _one_id(args: list[str], command: str) -> str:
     return args[0]
 
 
-def _options(values: Values) -> Options:
+def _options(context: Context, values: Values) -> Options:
     from satsuma.linux import prctl
     from satsuma.runtime.maker import Options
 
@@ -100,13 +106,14 @@ def _options(values: Values) -> Options:
     options.no_new_keyring = bool(values.get("no-new-keyring"))
     options.no_pivot = bool(values.get("no-pivot"))
     options.detach = bool(values.get("detach"))
+    options.lsm_optional = context.lsm_optional
     return options
 
 
 def _create(context: Context, values: Values, args: list[str]) -> int:
     from satsuma.runtime import maker
 
-    options = _options(values)
+    options = _options(context, values)
     options.detach = True
     container_id = _one_id(args, "create")
     try:
@@ -127,7 +134,7 @@ def _run(context: Context, values: Values, args: list[str]) -> int:
     from satsuma.runtime import maker, manager
     from satsuma.runtime.console import Foreground
 
-    options = _options(values)
+    options = _options(context, values)
     container_id = _one_id(args, "run")
     if not values.get("no-subreaper"):
         prctl.set_child_subreaper()
@@ -286,7 +293,7 @@ def _exec(context: Context, values: Values, args: list[str]) -> int:
 
     if not args:
         raise UsageError(f'"{NAME} exec" requires a minimum of 1 argument')
-    options = _options(values)
+    options = _options(context, values)
     foreground = None if options.detach else Foreground()
     container = None
     try:

@@ -357,6 +357,14 @@ class Config:
             if personality.get("flags"):
                 raise ConfigError("personality flags are not supported")
 
+    def host_ids(self, uid: int, gid: int) -> tuple[int, int]:
+        """Return what a user and a group of the container are outside of its user namespace.
+
+        Raises:
+            ConfigError: they are not mapped.
+        """
+        return _outside(self.uid_mappings, uid, "user"), _outside(self.gid_mappings, gid, "group")
+
     def _check(self) -> None:
         private = self.namespaces
         if self.hostname and "uts" not in private:
@@ -455,6 +463,15 @@ def _parse_mappings(entries: list[Json]) -> list[tuple[int, int, int]]:
         )
         for entry in entries
     ]
+
+
+def _outside(mappings: list[tuple[int, int, int]], number: int, kind: str) -> int:
+    if not mappings:
+        return number
+    for inside, outside, size in mappings:
+        if inside <= number < inside + size:
+            return outside + number - inside
+    raise ConfigError(f"{kind} {number} of the container is not mapped")
 
 
 def _parse_hooks(raw: Json) -> dict[str, list[Json]]:

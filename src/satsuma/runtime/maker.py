@@ -40,6 +40,7 @@ class Options:
         "console_size",
         "console_socket",
         "detach",
+        "lsm_optional",
         "no_new_keyring",
         "no_pivot",
         "open_terminal",
@@ -50,7 +51,7 @@ class Options:
 
     def __init__(self) -> None:
         self.console_socket = self.pid_file = self.pidfd_socket = ""
-        self.detach = self.no_pivot = self.no_new_keyring = False
+        self.detach = self.no_pivot = self.no_new_keyring = self.lsm_optional = False
         self.preserve_fds = 0
         self.console_size: tuple[int, int] | None = None
         self.open_terminal: Callable[[], tuple[int, int]] | None = None
@@ -164,6 +165,7 @@ def _create(
         exec_fifo_fd=fifo,
         keyring="" if options.no_new_keyring else f"_ses.{container.id}",
         no_pivot=options.no_pivot,
+        lsm_optional=options.lsm_optional,
         state=hook_base(container),
     )
 
@@ -249,7 +251,7 @@ def exec_process(
             name: directory.rstrip("/") + "/" + path.strip("/") for name, directory in group.dirs.items()
         }
     preserve = options.preserve_fds + _pass_listen_fds(process.setdefault("env", []))
-    extras = Extras(preserve_fds=preserve, keyring=f"_ses.{container.id}")
+    extras = Extras(preserve_fds=preserve, keyring=f"_ses.{container.id}", lsm_optional=options.lsm_optional)
     if options.no_new_keyring:
         extras.keyring = ""
     init = start_exec(

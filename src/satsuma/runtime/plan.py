@@ -9,7 +9,7 @@ Source: runtime-spec runtime.md#lifecycle; runc libcontainer/{rootfs_linux,stand
 
 from __future__ import annotations
 
-from satsuma.linux import caps, ns, seccomp, syscalls
+from satsuma.linux import caps, lsm, ns, seccomp, syscalls
 from satsuma.runtime.config import (
     MEMORY_POLICIES,
     MEMORY_POLICY_FLAGS,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from satsuma.linux.cgroup import Cgroup
+    from satsuma.runtime.trace import Trace
 
 INIT_PATH = "/sbin/docker-init"
 # name, major, minor: the nodes that every container has (runtime-spec config-linux.md#default-devices).
@@ -63,7 +64,10 @@ class Extras:
         keyring: name of the new session keyring, "" for none.
         state: ociVersion, id, bundle, annotations for the hooks that run inside.
         no_pivot: chroot instead of pivot_root, for a root on ramfs.
+        lsm_optional: a profile of AppArmor or a label of SELinux which this kernel cannot apply is a warning
+            instead of an error.
         death_signal: sent to the program when its parent, the caller, dies; 0 for none.
+        trace: notes when each step was done, None for nobody asks.
     """
 
     __slots__ = (
@@ -72,6 +76,7 @@ class Extras:
         "exec_fifo_fd",
         "init_path",
         "keyring",
+        "lsm_optional",
         "mount_fds",
         "no_pivot",
         "ns_fds",
@@ -80,6 +85,7 @@ class Extras:
         "seccomp_bpf",
         "seccomp_flags",
         "state",
+        "trace",
     )
 
     def __init__(  # noqa: PLR0913  (a bag of independent options)
@@ -97,7 +103,9 @@ class Extras:
         keyring: str = "",
         state: dict[str, Any] | None = None,
         no_pivot: bool = False,
+        lsm_optional: bool = False,
         death_signal: int = 0,
+        trace: Trace | None = None,
     ) -> None:
         self.overlay = overlay
         self.ns_fds = ns_fds or {}
@@ -111,7 +119,9 @@ class Extras:
         self.keyring = keyring
         self.state = state or {}
         self.no_pivot = no_pivot
+        self.lsm_optional = lsm_optional
         self.death_signal = death_signal
+        self.trace = trace
 
 
 class Step:
@@ -123,10 +133,13 @@ class Step:
         self.name = name
         self.args = args
 
+    def values(self) -> list[Any]:
+        """Return the arguments as plain values."""
+        return [arg.describe() if isinstance(arg, MountSpec) else arg for arg in self.args]
+
     def describe(self) -> str:
         """Return one line for people."""
-        shown = (arg.describe() if isinstance(arg, MountSpec) else str(arg) for arg in self.args)
-        return " ".join((self.name, *shown))
+        return " ".join((self.name, *map(str, self.values())))
 
     def __repr__(self) -> str:
         return f"Step({self.describe()})"
@@ -160,6 +173,7 @@ class Plan:
         "new_userns",
         "process",
         "root_fd",
+        "selinux_label",
         "steps",
         "warnings",
     )
@@ -176,6 +190,7 @@ class Plan:
         self.new_userns = False
         self.born_last = False
         self.root_fd = -1
+        self.selinux_label = ""
         self.steps: list[Step] = []
         self.warnings: list[str] = []
         self.filter_bpf: bytes | None = None
@@ -267,6 +282,32 @@ def _plan_capabilities(plan: Plan, held_caps: int | None) -> None:
         )
     bounding, effective, permitted, inheritable, ambient = (mask & held for mask in wanted)
     plan.capabilities = (bounding, effective & permitted, permitted, inheritable, ambient)
+
+
+def _plan_security_modules(plan: Plan) -> None:
+    """Confine the program, or say why this kernel cannot."""
+    process = plan.process
+    if process is None:
+        return
+    profile = process.apparmor_profile
+    if profile not in ("", "unconfined"):
+        if lsm.has_apparmor():
+            plan.add("apparmor", profile)
+        else:
+            _lacks_module(plan, f"apparmor profile {profile!r}: AppArmor is not enabled on this kernel")
+    if process.selinux_label:
+        if lsm.has_selinux():
+            plan.selinux_label = process.selinux_label
+        else:
+            _lacks_module(
+                plan, f"process label {process.selinux_label!r}: SELinux is not enabled on this kernel"
+            )
+
+
+def _lacks_module(plan: Plan, what: str) -> None:
+    if not plan.extras.lsm_optional:
+        raise ConfigError(f"unable to apply {what}")
+    plan.warnings.append(f"ignoring {what}")
 
 
 def _plan_filter(plan: Plan, profile: dict[str, Any] | None) -> None:
@@ -403,6 +444,10 @@ def _parse_device(raw: dict[str, Any]) -> tuple[str, str, int, int, int, int, in
 def _plan_chroot(plan: Plan, config: Config) -> None:
     if plan.extras.overlay is not None:
         raise ConfigError("an overlay as root needs a private mount namespace")
+    if config.root_readonly:
+        raise ConfigError("root.readonly needs a private mount namespace")
+    if config.devices:
+        raise ConfigError("linux.devices need a private mount namespace")
     if config.mounts:
         # They would be mounts of the host.  The specification asks for inheriting without more words.
         plan.warnings.append("ignoring all mounts: the configuration has no mount namespace")
@@ -424,9 +469,7 @@ def _plan_identity(plan: Plan, config: Config) -> None:
         plan.add("hostname", config.hostname)
     if config.domainname:
         plan.add("domainname", config.domainname)
-    process = config.process
-    if process is not None and process.apparmor_profile not in ("", "unconfined"):
-        plan.add("apparmor", process.apparmor_profile)
+    _plan_security_modules(plan)
     # Before /proc/sys becomes read-only.
     for key, value in config.sysctl.items():
         plan.add("sysctl", normalise_sysctl(key), value)
@@ -489,8 +532,7 @@ def plan_exec(
     plan.add("make_cwd", process.cwd)
     if process.terminal:
         plan.add("console", process.console_size)
-    if process.apparmor_profile not in ("", "unconfined"):
-        plan.add("apparmor", process.apparmor_profile)
+    _plan_security_modules(plan)
     return plan
 
 
