@@ -91,9 +91,10 @@ async def run(core: Core, record: Record) -> None:
             sandbox = await allocate_network(core, record)
             trace.step("network")
             record, monitor = await _launch(
-                core, record, actor, sandbox, links, Sources(core, record, sources)
+                core, record, actor, sandbox, links, Sources(core, record, sources), trace
             )
-            trace.step("launch")
+            trace.marks(monitor.marks)
+            trace.step("answered")
         except BaseException as error:
             actor.drop_pending()
             await _undo(core, record, actor, sandbox)
@@ -155,6 +156,7 @@ async def _launch(
     sandbox: Sandbox | None,
     links: list[tuple[Record, str]],
     sources: Sources,
+    trace: Trace,
 ) -> tuple[Record, Monitor]:
     """Write files, plan and hand over to the launcher."""
     if sandbox is not None:
@@ -168,6 +170,7 @@ async def _launch(
     config = plan_config(record, plan)
     extras = await make_extras(core, record, config, sandbox, sources)
     attaches = actor.take_pending()
+    trace.step("plan")
     try:
         monitor = await core.launcher.launch(
             LaunchSpec(
@@ -181,6 +184,7 @@ async def _launch(
                 log=log_spec(core, record),
                 exit_path=core.exit_path(record.id),
                 attaches=attaches,
+                trace=trace.wanted,
             )
         )
     finally:

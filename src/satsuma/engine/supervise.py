@@ -43,6 +43,7 @@ async def _watch(core: Core, container_id: str, monitor: Monitor) -> None:
         if record is None or not record.state.is_live:
             return
         await ended(core, record, status)
+    core.launcher.prepare()
 
 
 async def ended(core: Core, record: Record, status: ExitStatus) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterable
 
 _log = logging.getLogger("satsuma.trace")
 
@@ -11,22 +12,30 @@ _log = logging.getLogger("satsuma.trace")
 class Trace:
     """Collects times; costs a clock reading per step, and a log line at debug level."""
 
-    __slots__ = ("_last", "_name", "_start", "_steps", "_subject")
+    __slots__ = ("_last", "_name", "_start", "_steps", "_subject", "wanted")
 
     def __init__(self, name: str, subject: str) -> None:
+        self.wanted = _log.isEnabledFor(logging.DEBUG)
         self._name = name
         self._subject = subject
-        self._start = self._last = time.perf_counter()
+        self._start = self._last = time.monotonic_ns()
         self._steps: list[str] = []
 
     def step(self, name: str) -> None:
         """Note that the step *name* ends now."""
-        now = time.perf_counter()
-        self._steps.append(f"{name}={(now - self._last) * 1000:.2f}")
-        self._last = now
+        self._ended(name, time.monotonic_ns())
+
+    def marks(self, marks: Iterable[tuple[str, int]]) -> None:
+        """Add steps that another process noted."""
+        for name, moment in marks:
+            self._ended(name, moment)
+
+    def _ended(self, name: str, moment: int) -> None:
+        self._steps.append(f"{name}={(moment - self._last) / 1e6:.2f}")
+        self._last = moment
 
     def end(self) -> None:
         """Write the line."""
-        if _log.isEnabledFor(logging.DEBUG):
-            total = (time.perf_counter() - self._start) * 1000
+        if self.wanted:
+            total = (time.monotonic_ns() - self._start) / 1e6
             _log.debug("%s %s ms=%.2f %s", self._name, self._subject[:12], total, " ".join(self._steps))

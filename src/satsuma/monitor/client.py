@@ -43,6 +43,10 @@ Body = dict[str, Any]
 
 REMEMBERED = 1024
 """Exit codes of ended sessions that a connection keeps."""
+SPARE_AFTER_START = 0.05
+SPARE_AFTER_END = 0.002
+"""Seconds in which the making of the next spare monitor would hold up the container that has just started, or
+the news that one has ended."""
 LONGEST_SILENCE = 10.0
 """Seconds for which a monitor may live without listening: it starts, or it ends."""
 
@@ -71,6 +75,8 @@ class Launcher:
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
         self._starting = asyncio.Lock()
+        self._spare: socket.socket | None = None
+        self._refill: asyncio.TimerHandle | None = None
 
     @classmethod
     async def start(cls, exec_root: str, *, command: Sequence[str] | None = None) -> Launcher:
@@ -83,6 +89,7 @@ class Launcher:
         """
         launcher = cls(exec_root, command)
         await launcher._ready()
+        launcher.prepare()
         return launcher
 
     async def _ready(self) -> Channel:
@@ -124,17 +131,8 @@ class Launcher:
             LaunchError: it did not start; nothing is left behind.
         """
         body, packer = launch_body(spec)
-        ours, theirs = socketpair()
-        with theirs:
-            monitor = Monitor(self._exec_root, ours, spec.container_id, spec.exit_path)
-            try:
-                # The request waits in the socket before the child that reads it exists.
-                reply = monitor._channel.expect(0)
-                await monitor._channel.send(body, packer)
-                await self._ask({"op": "launch"}, theirs)
-            except BaseException:
-                monitor.close()
-                raise
+        monitor, reply = await self._begin(spec, body, packer)
+        self._prepare_later(SPARE_AFTER_START)
         try:
             message = await reply
         except ConnectionError:
@@ -147,6 +145,62 @@ class Launcher:
         monitor._opened(_check(message.body))
         monitor.start_attachments = [monitor._expect_end(f"start.{n}") for n in range(len(spec.attaches))]
         return monitor
+
+    async def _begin(
+        self, spec: LaunchSpec, body: Body, packer: protocol.Packer
+    ) -> tuple[Monitor, asyncio.Future[protocol.Message]]:
+        """Send the request to the spare monitor, or to one that is made for it."""
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            monitor = Monitor(self._exec_root, spare, spec.container_id, spec.exit_path)
+            reply = monitor._channel.expect(0)
+            try:
+                await monitor._channel.send(body, packer)
+                return monitor, reply
+            except BaseException as error:
+                reply.cancel()
+                monitor.close()
+                if not isinstance(error, ConnectionError):
+                    raise
+        ours, theirs = socketpair()
+        with theirs:
+            monitor = Monitor(self._exec_root, ours, spec.container_id, spec.exit_path)
+            try:
+                # The request waits in the socket before the child that reads it exists.
+                reply = monitor._channel.expect(0)
+                await monitor._channel.send(body, packer)
+                await self._ask({"op": "launch"}, theirs)
+            except BaseException:
+                monitor.close()
+                raise
+        return monitor, reply
+
+    def prepare(self) -> None:
+        """Have a monitor made ahead of time, if there is none: a container has ended, the moment is a good one."""
+        self._prepare_later(SPARE_AFTER_END)
+
+    def _prepare_later(self, delay: float) -> None:
+        if self._refill is not None:
+            self._refill.cancel()
+        self._refill = asyncio.get_running_loop().call_later(delay, self._make_spare)
+
+    def _make_spare(self) -> None:
+        self._refill = None
+        if self._spare is None and self._channel is not None and not self._channel.closed.done():
+            spawn("launcher:spare", self._ask_for_spare())
+
+    async def _ask_for_spare(self) -> None:
+        ours, theirs = socketpair()
+        with theirs:
+            try:
+                await self._ask({"op": "spare"}, theirs)
+            except BaseException:
+                ours.close()
+                raise
+        if self._spare is None:
+            self._spare = ours
+        else:
+            ours.close()
 
     async def make_netns(self) -> tuple[int, int]:
         """Make a network namespace: (namespace descriptor, NETLINK_ROUTE socket inside); lo is up.
@@ -171,7 +225,12 @@ class Launcher:
             message.close()
 
     async def close(self) -> None:
-        """End the program; monitors and containers go on."""
+        """End the program and the spare; monitors and containers go on."""
+        if self._refill is not None:
+            self._refill.cancel()
+        if self._spare is not None:
+            self._spare.close()
+            self._spare = None
         if self._channel is not None:
             self._channel.close()
         if self._process is not None:
@@ -244,6 +303,7 @@ class Monitor:
         self.start_time = 0
         self.started_at_ns = 0
         self.cgroup: dict[str, str] = {}
+        self.marks: list[tuple[str, int]] = []
         self._exec_root = exec_root
         self._exit_path = exit_path
         self._channel = _MonitorChannel(sock, self)
@@ -261,6 +321,7 @@ class Monitor:
         self.start_time = body["start_time"]
         self.started_at_ns = body["started_at_ns"]
         self.cgroup = body["cgroup"]
+        self.marks = body.get("marks", [])
         self._exit_path = body["exit_path"]
 
     def _recovered(self, body: Body) -> Monitor:

@@ -2,10 +2,13 @@
 
     python -I -S -B …/monitor/launcher.py FD EXEC_ROOT
 
-FD is one end of a SOCK_SEQPACKET pair; the daemon holds the other.  Two requests, each with one descriptor,
+FD is one end of a SOCK_SEQPACKET pair; the daemon holds the other.  Three requests, each with one descriptor,
 the socket on which the answer goes back, so that any number can be under way:
 
     {"op": "launch"}   a child becomes a monitor, which reads the launch request from that socket
+    {"op": "spare"}    the same ahead of time: the request comes when there is a container to start, or never.
+                       Fork, the first touch of a few hundred shared pages and the settling take as long as the
+                       rest of the monitor's share of a start; the next container does not wait for them
     {"op": "netns"}    the child makes a network namespace with lo up and sends two descriptors: the
                        namespace, and a NETLINK_ROUTE socket that was opened inside it
 
@@ -19,7 +22,6 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
-import select
 import signal
 import socket
 import struct
@@ -35,35 +37,7 @@ _SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 0x1
 _NETLINK_ROUTE = 0
-IDLE_MS = 15
 _IFREQ = struct.Struct("16sh14x")
-
-
-class Spare:
-    """A monitor that is forked ahead of time and waits for the socket of its launch.
-
-    Fork, the first touch of a few hundred shared pages and the settling take as long as the rest of the
-    monitor's share of a start; the next container does not wait for them.
-    """
-
-    def __init__(self, daemon: socket.socket, run: Callable[[socket.socket], None]) -> None:
-        self._sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-        if os.fork() == 0:
-            daemon.close()
-            self._sock.close()
-            _finish(run, theirs)
-        theirs.close()
-
-    def hand_over(self, launch: socket.socket) -> bool:
-        """Give it its launch; False when it died."""
-        from satsuma.monitor import protocol
-
-        with self._sock:
-            try:
-                protocol.send(self._sock, {}, fds=(launch.fileno(),))
-            except OSError:
-                return False
-        return True
 
 
 def serve(sock: socket.socket, exec_root: str, new_backend: Callable[[], Backend]) -> None:
@@ -74,33 +48,20 @@ def serve(sock: socket.socket, exec_root: str, new_backend: Callable[[], Backend
         settle.settle(exec_root)
         monitor.run(exec_root, reply, new_backend())
 
-    def wait_for_launch(own: socket.socket) -> None:
+    def spare(reply: socket.socket) -> None:
         settle.settle(exec_root)
         monitor.warm_up(new_backend())
-        message = protocol.receive(own, protocol.Assembler())
-        if message is not None:
-            own.close()
-            monitor.run(exec_root, socket.socket(fileno=message.take_fd(0)), new_backend())
+        monitor.run(exec_root, reply, new_backend())
 
-    operations = {"launch": launch, "netns": make_netns}
+    operations = {"launch": launch, "spare": spare, "netns": make_netns}
     assembler = protocol.Assembler()
-    waiting = select.poll()
-    waiting.register(sock, select.POLLIN)
-    spare: Spare | None = None
     while True:
-        # The next spare is made when nothing else is to be done, not while its predecessor starts.
-        if spare is None and not waiting.poll(IDLE_MS):
-            spare = Spare(sock, wait_for_launch)
         message = protocol.receive(sock, assembler)
         if message is None:
             return
         operation = operations[message.body["op"]]
         with socket.socket(fileno=message.take_fd(0)) as reply:
             message.close()
-            if operation is launch and spare is not None:
-                taken, spare = spare, None
-                if taken.hand_over(reply):
-                    continue
             if os.fork() == 0:
                 sock.close()
                 _finish(operation, reply)

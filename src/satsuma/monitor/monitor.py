@@ -21,9 +21,11 @@ import functools
 import os
 import socket
 
+from satsuma.base import marks
 from satsuma.base.clock import now_ns
 from satsuma.base.errors import Conflict, EngineError, InvalidParameter, NotFound
 from satsuma.base.failpoints import failpoint
+from satsuma.base.marks import mark
 from satsuma.monitor import protocol, state
 from satsuma.monitor.backend import StartError
 from satsuma.monitor.control import DEFERRED, Connection, ControlServer
@@ -128,6 +130,7 @@ class Monitor:
                 **take_attach(attach, self._request),
                 on_end=functools.partial(self._start_attach_ended, number),
             )
+        mark("monitor")
         self._start_init()
         failpoint("monitor.started")
         self._loop.watch_children(self._child_exited)
@@ -165,7 +168,10 @@ class Monitor:
     def serve(self, launch: socket.socket) -> None:
         """Answer the launch request on its socket, which becomes a control connection; serve to the end."""
         connection = self._control.adopt(launch)
-        connection.send({"id": 0, **self._state()})
+        reply = {"id": 0, **self._state()}
+        if self._request.body.get("trace"):
+            reply["marks"] = marks.take()
+        connection.send(reply)
         # Nobody needs the file while we live, and the asker knows what is in it.
         state.write_state(self._run_dir, self._state())
         self._request = protocol.Message({}, [], [])
@@ -372,6 +378,8 @@ def run(exec_root: str, launch: socket.socket, backend: Backend) -> None:
     request = protocol.receive(launch, assembler)
     if request is None:
         return
+    if request.body.get("trace"):
+        marks.begin()
     container_id = request.body["container_id"]
     set_title(f"satsuma:{container_id[:7]}", f"satsuma-monitor {container_id}")
     monitor = Monitor(exec_root, request, backend)

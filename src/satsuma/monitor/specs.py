@@ -64,6 +64,7 @@ class LaunchSpec:
     log: LogSpec = dataclasses.field(default_factory=LogSpec)
     exit_path: str
     attaches: Sequence[AttachSpec] = ()
+    trace: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +128,7 @@ def launch_body(spec: LaunchSpec) -> tuple[Body, protocol.Packer]:
             "attrs": dict(spec.log.attrs),
         },
         "exit_path": spec.exit_path,
+        "trace": spec.trace,
         "attaches": [attach_body(attach, packer) for attach in spec.attaches],
     }
     return body, packer
