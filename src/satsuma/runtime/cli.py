@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
 
+    from satsuma.runtime.create import Init
+    from satsuma.runtime.explainer import Explainer
     from satsuma.runtime.maker import Options
 
     Values = dict[str, Any]
@@ -131,37 +133,63 @@ def _warn_all(context: Context, warnings: list[str]) -> None:
 
 def _run(context: Context, values: Values, args: list[str]) -> int:
     from satsuma.linux import prctl
-    from satsuma.runtime import maker, manager
+    from satsuma.runtime import manager
     from satsuma.runtime.console import Foreground
 
     options = _options(context, values)
     container_id = _one_id(args, "run")
     if not values.get("no-subreaper"):
         prctl.set_child_subreaper()
+    explainer = _explainer(options) if values.get("explain") else None
     foreground = None if options.detach else Foreground()
+    if foreground is not None:
+        options.open_terminal = foreground.open_terminal
     try:
-        if foreground is not None:
-            options.open_terminal = foreground.open_terminal
-        container, init = maker.create_container(
-            context.root, container_id, values.get("bundle", "."), options
-        )
-        _warn_all(context, init.warnings)
-        try:
-            manager.start_container(container)
-        except RuntimeFailure:
-            manager.delete_container(container, force=True, warn=_warner(context))
-            raise
+        container, init = _create_and_start(context, container_id, values.get("bundle", "."), options)
     except RuntimeFailure as error:
         if foreground is not None:
             foreground.close()
+        if explainer is not None:
+            explainer.failed()
         raise RuntimeFailure(f"{NAME} run failed: {error}") from error
+    if explainer is not None:
+        explainer.started()
     if foreground is None:
         return 0
     status = foreground.wait(init.pidfd, init.console_master_fd)
     foreground.close()
     if not values.get("keep"):
+        if explainer is not None:
+            explainer.trace.at("remove", container.cgroup().unique_dirs(), container.directory)
         manager.delete_container(container, force=True, warn=_warner(context))
+        if explainer is not None:
+            explainer.ended()
     return status
+
+
+def _explainer(options: Options) -> Explainer:
+    from satsuma.runtime.explainer import Explainer
+
+    explainer = Explainer()
+    options.trace = explainer.trace
+    return explainer
+
+
+def _create_and_start(
+    context: Context, container_id: str, bundle: str, options: Options
+) -> tuple[state.Container, Init]:
+    from satsuma.runtime import maker, manager
+
+    container, init = maker.create_container(context.root, container_id, bundle, options)
+    _warn_all(context, init.warnings)
+    try:
+        if options.trace is not None:
+            options.trace.at("open_fifo", container.fifo)
+        manager.start_container(container)
+    except RuntimeFailure:
+        manager.delete_container(container, force=True, warn=_warner(context))
+        raise
+    return container, init
 
 
 def _warner(context: Context) -> Callable[[str], None]:
@@ -393,7 +421,7 @@ def _features(context: Context, values: Values, args: list[str]) -> int:
 
 def _plan(context: Context, values: Values, args: list[str]) -> int:
     """Print the plan of a bundle, without doing anything (not in runc)."""
-    from satsuma.runtime import maker, plan
+    from satsuma.runtime import explainer, maker, plan
     from satsuma.runtime.config import parse
 
     if len(args) > 1:
@@ -401,7 +429,7 @@ def _plan(context: Context, values: Values, args: list[str]) -> int:
     bundle = os.path.realpath(args[0] if args else values.get("bundle", "."))
     config = parse(maker.load_config(bundle))
     group = state.cgroup_for(config.cgroups_path, os.path.basename(bundle) or "plan")
-    _print(plan.plan_init(config, plan.Extras(bundle=bundle), cgroup=group).describe())
+    explainer.print_plan(plan.plan_init(config, plan.Extras(bundle=bundle), cgroup=group))
     return 0
 
 
@@ -422,7 +450,7 @@ _EXEC = (
 # command: (flags, function)
 COMMANDS: dict[str, tuple[str, Callable[[Context, Values, list[str]], int]]] = {
     "create": (f"bundle,b:str no-pivot {_PROCESS}", _create),
-    "run": (f"bundle,b:str no-pivot detach,d keep no-subreaper {_PROCESS}", _run),
+    "run": (f"bundle,b:str no-pivot detach,d keep no-subreaper explain {_PROCESS}", _run),
     "start": ("", _start),
     "state": ("", _state),
     "list": ("format,f:str quiet,q", _list),

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from satsuma.linux.cgroup import Cgroup
+    from satsuma.runtime.trace import Trace
 
 _PREFIX = "unable to start container process: "
 _MESSAGE_SIZE = 20000
@@ -90,9 +91,16 @@ def start(
         plan = plan_init(config, extras, cgroup=cgroup)
     if console is not None and config.process is not None:
         config.process.console_size = console
+    trace = plan.extras.trace
+    if trace is not None:
+        trace.bind(plan)
     if cgroup is not None:
         try:
+            if trace is not None:
+                trace.at("cgroup", cgroup.unique_dirs())
             cgroup.create()
+            if trace is not None:
+                trace.at("limits", _limits(config, cgroup))
             resources.apply(cgroup, config.resources)
         except (OSError, ConfigError) as error:
             _remove_quietly(cgroup)
@@ -104,6 +112,13 @@ def start(
         if cgroup is not None:
             _remove_quietly(cgroup)
         raise
+
+
+def _limits(config: Config, cgroup: Cgroup) -> list[str]:
+    """Return for people what is going to be written."""
+    writes = resources.plan_resources(config.resources, v2=cgroup.is_v2)
+    devices = config.resources.get("devices") or []
+    return [*(f"{write.name}={write.value}" for write in writes), f"devices: {len(devices)} rules"]
 
 
 def _remove_quietly(cgroup: Cgroup) -> None:
@@ -126,8 +141,26 @@ def launch(
     """Clone a process for *plan* and wait until it has become the program (also used by exec)."""
     launching = begin(plan, stdio, cgroup=cgroup, init_pidfd=init_pidfd, on_created=on_created)
     launching.on_runtime_hooks = on_runtime_hooks
+    trace = plan.extras.trace
+    if trace is not None:
+        return _launch_watched(launching, trace)
     while not launching.step():
         pass
+    return launching.init
+
+
+def _launch_watched(launching: Launching, trace: Trace) -> Init:
+    try:
+        done = False
+        while not done:
+            trace.rest()
+            trace.watch(launching.fileno())
+            done = launching.step()
+    except BaseException:
+        trace.end(failed=True)
+        raise
+    if not launching.waits_for_start:
+        trace.end()
     return launching.init
 
 
@@ -162,7 +195,7 @@ def begin(
         if plan.new_userns and plan.extras.overlay is not None:
             # Mounted by us: root of the new user namespace may not even be able to walk to the layers.
             plan.root_fd = rootfs.open_overlay(plan.extras.overlay)
-        pid, child_fd = _clone(flags, unified, busy_fallback)
+        pid, child_fd = _clone(plan, flags, unified, busy_fallback)
         if pid == 0:
             stage.run(stage.Stage(plan, theirs.fileno(), stdio, init_pidfd))
     except OSError as error:
@@ -189,7 +222,11 @@ def begin(
     return launching
 
 
-def _clone(flags: int, unified: int, busy_fallback: Callable[[], int] | None) -> tuple[int, int]:
+def _clone(
+    plan: Plan, flags: int, unified: int, busy_fallback: Callable[[], int] | None
+) -> tuple[int, int]:
+    if plan.extras.trace is not None:
+        plan.extras.trace.at("clone3", flags)
     try:
         return syscalls.clone3(flags, cgroup=max(unified, 0))
     except OSError as error:
@@ -221,6 +258,11 @@ class Launching:
         self._sock = sock
         self._ready = False
         self._helper = -1
+
+    @property
+    def waits_for_start(self) -> bool:
+        """True when the process waits for the exec FIFO in the end."""
+        return self._plan.extras.exec_fifo_fd >= 0
 
     def fileno(self) -> int:
         """Return the descriptor which becomes readable when `step` has something to do."""
@@ -325,6 +367,8 @@ def _set_oom_score(plan: Plan, pid: int) -> None:
     value = plan.process.oom_score_adj if plan.process is not None else None
     if value is None:
         return
+    if plan.extras.trace is not None:
+        plan.extras.trace.at("oom_score_adj", value)
     try:
         fd = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
         try:
@@ -342,10 +386,15 @@ def _answer(
     kind: bytes,
     on_runtime_hooks: Callable[[int], None] | None,
 ) -> None:
+    trace = plan.extras.trace
     try:
         if kind == b"U":
+            if trace is not None and plan.config is not None:
+                trace.at("id_maps", plan.config.uid_mappings, plan.config.gid_mappings)
             _write_maps(plan, init.pid)
         elif kind == b"H" and on_runtime_hooks is not None:
+            if trace is not None:
+                trace.at("runtime_hooks")
             on_runtime_hooks(init.pid)
         sock.send(b"K")
     except OSError as error:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from satsuma.linux.cgroup import Cgroup
+    from satsuma.runtime.trace import Trace
 
 _MAX_CONFIG = 16 << 20
 
@@ -34,6 +35,7 @@ class Options:
         console_socket: where the terminal's master goes, "" for nowhere.
         detach: our caller will not stay.
         open_terminal: takes our own terminal for the container's, returns its size.
+        trace: notes the steps, for `run --explain`.
     """
 
     __slots__ = (
@@ -47,6 +49,7 @@ class Options:
         "pid_file",
         "pidfd_socket",
         "preserve_fds",
+        "trace",
     )
 
     def __init__(self) -> None:
@@ -55,6 +58,7 @@ class Options:
         self.preserve_fds = 0
         self.console_size: tuple[int, int] | None = None
         self.open_terminal: Callable[[], tuple[int, int]] | None = None
+        self.trace: Trace | None = None
 
 
 def load_config(bundle: str) -> dict[str, Any]:
@@ -113,6 +117,8 @@ def create_container(
 ) -> tuple[Container, create.Init]:
     """Make a container that waits for `start_container`; leaves nothing behind when it fails."""
     bundle = os.path.realpath(bundle)
+    if options.trace is not None:
+        options.trace.at("config", bundle + "/config.json")
     raw = load_config(bundle)
     config = parse(raw)
     preserve = options.preserve_fds
@@ -124,6 +130,8 @@ def create_container(
     if options.open_terminal is not None and config.process is not None and config.process.terminal:
         options.console_size = options.open_terminal()
     group = state.cgroup_for(config.cgroups_path, state.check_id(container_id))
+    if options.trace is not None:
+        options.trace.at("directory", f"{root}/{container_id}")
     directory = state.reserve(root, container_id)
     container = Container(directory, {"id": container_id})
     try:
@@ -155,6 +163,8 @@ def _create(
     container: Container, config: Config, group: Cgroup, options: Options, preserve: int
 ) -> create.Init:
     bundle = container.data["bundle"]
+    if options.trace is not None:
+        options.trace.at("fifo", container.fifo)
     os.mkfifo(container.fifo, 0o622)
     if config.uid_mappings:
         os.chown(container.fifo, *config.host_ids(0, 0))  # init opens it as root of its user namespace
@@ -167,10 +177,13 @@ def _create(
         no_pivot=options.no_pivot,
         lsm_optional=options.lsm_optional,
         state=hook_base(container),
+        trace=options.trace,
     )
 
     def remember(init: create.Init) -> None:
         container.data.update(init_process_pid=init.pid, init_process_start=init.start_time)
+        if options.trace is not None:
+            options.trace.at("state", container.directory + "/state.json")
         container.save()
 
     def runtime_hooks(pid: int) -> None:

@@ -81,6 +81,12 @@ class Stage:
         self.home = "/"
         self.args: list[str] = list(plan.args)
 
+    def at(self, step: str) -> None:
+        """Say which step begins, if somebody has asked for times."""
+        trace = self.plan.extras.trace
+        if trace is not None:
+            trace.reached(step)
+
     def warn(self, text: str) -> None:
         """Tell the parent something that does not stop us."""
         os.write(self.sock, b"W" + text.encode("utf-8", "surrogateescape")[:4000])
@@ -112,8 +118,10 @@ def run(stage: Stage) -> NoReturn:
     """Carry out the plan and become the program; never returns."""
     code = 255
     try:
+        stage.at("prepare")
         _prepare(stage)
         for step in stage.plan.steps:
+            stage.at(step.name)
             OPERATIONS[step.name](stage, *step.args)
         finish(stage)
     except StepError as error:
