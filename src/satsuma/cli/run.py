@@ -143,7 +143,9 @@ def _create(session: Session, flags: Flags, body: Body) -> str:
         try:
             answer = session.engine.post("/containers/create", query, body)
         except ApiError as error:
-            if error.http_status != 404 or not familiar or flags["pull"] != "missing":
+            # A volume driver or a network that is not there is a 404 too; pulling would not help.
+            missing = error.http_status == 404 and "no such image" in str(error).lower()
+            if not missing or not familiar or flags["pull"] != "missing":
                 raise
             if not flags["quiet"]:
                 session.warn(f"Unable to find image '{familiar}' locally")

@@ -98,8 +98,8 @@ def parse_bind(raw: str, volume_driver: str = "") -> MountPoint:
     propagation = next((option for option in options if option in _PROPAGATION), "")
     is_bind = posixpath.isabs(source)
     volume_options = None
-    if not is_bind and (volume_driver or "nocopy" in options):
-        driver = DriverConfig(name=volume_driver) if volume_driver else None
+    if "nocopy" in options or (volume_driver and not is_bind):
+        driver = DriverConfig(name=volume_driver) if volume_driver and not is_bind else None
         volume_options = VolumeOptions(driver_config=driver, no_copy="nocopy" in options)
     spec = Mount(
         type="bind" if is_bind else "volume",

@@ -9,6 +9,7 @@ Source: moby daemon/create.go, daemon/create_unix.go, daemon/volumes.go of 28.5.
 from __future__ import annotations
 
 import os
+import posixpath
 import stat
 from typing import Any
 
@@ -263,7 +264,8 @@ def plan_mounts(core: Core, record: Record) -> tuple[list[MountPoint], set[str]]
     ]
     points = merge_points(groups, host.tmpfs)
     for destination in record.config.volumes or {}:
-        point = parse_mount(Mount(type="volume", target=destination))
+        # `VOLUME data` without a slash is below the root (container.GetResourcePath).
+        point = parse_mount(Mount(type="volume", target=posixpath.join("/", destination)))
         if point.destination not in points and point.destination not in (host.tmpfs or {}):
             # Not asked for by the client: `spec` stays empty, and inspect shows no mode.
             points[point.destination] = structs.replace(point, spec=Mount())

@@ -19,7 +19,7 @@ from satsuma.base.errors import InvalidParameter, System
 from satsuma.container import Record
 from satsuma.container.mounts import MountPoint
 from satsuma.engine.core import Core
-from satsuma.linux import mount, ns, pidfd, syscalls
+from satsuma.linux import mount, mountinfo, ns, pidfd, syscalls
 from satsuma.linux.root import Root
 
 SHM = "/dev/shm"
@@ -74,6 +74,7 @@ class Sources:
 
     def _bind(self, point: MountPoint) -> str:
         if os.path.lexists(point.source):
+            check_propagation(point)
             return point.source
         if not point.create_source:
             raise InvalidParameter(
@@ -110,6 +111,34 @@ class Sources:
                 os.close(fd)
         except OSError as error:
             raise System(f"cannot access path {subpath} of {what}: {(error.strerror or '').lower()}")
+
+
+def check_propagation(point: MountPoint) -> None:
+    """Refuse a propagation that the source's own mount does not have: it would promise what never happens.
+
+    Source: moby daemon/oci_linux.go, ensureShared and ensureSharedOrSlave.
+    """
+    kind = point.propagation.removeprefix("r")
+    if kind not in ("shared", "slave"):
+        return
+    source = os.fsencode(os.path.realpath(point.source))
+    holders = [item for item in mountinfo.read() if is_below(source, item.mount_point)]
+    # Of two mounts on one point the later one is on top.
+    holder = sorted(holders, key=lambda item: len(item.mount_point))[-1]
+    if any(
+        tag.startswith("shared:") or (kind == "slave" and tag.startswith("master:"))
+        for tag in holder.propagation
+    ):
+        return
+    wanted = "shared" if kind == "shared" else "shared or slave"
+    raise System(
+        f"path {point.source} is mounted on {os.fsdecode(holder.mount_point)} but it is not a {wanted} mount"
+    )
+
+
+def is_below(path: bytes, top: bytes) -> bool:
+    """Tell whether *path* is *top* or lies below it; both absolute and normal."""
+    return path == top or path.startswith(top.rstrip(b"/") + b"/")
 
 
 def shm_of_process(pid: int, start_time: int) -> int:

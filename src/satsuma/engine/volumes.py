@@ -63,7 +63,11 @@ class Volumes:
             await blocking(volumes.discard, name)
 
     async def prune(self, filters: Filters) -> Json:
-        """Remove unused volumes: anonymous ones, or with `all` every one."""
+        """Remove unused volumes: anonymous ones, or with `all` every one.
+
+        A volume with options of its own is kept: what it mounts, a directory of the host, a share, may hold more
+        than a container's data.
+        """
         check_filters(filters, frozenset({"label", "label!", "all"}))
         everything = truth(filters, "all") or False
         volumes = self._core.volumes
@@ -71,7 +75,7 @@ class Volumes:
         def keep(volume: Volume) -> bool:
             labels = volume.labels or {}
             chosen = matches_labels(filters, labels) and without_labels(filters, labels)
-            return not chosen or not (everything or volume.is_anonymous)
+            return not chosen or bool(volume.options) or not (everything or volume.is_anonymous)
 
         deleted: list[str] = []
         reclaimed = 0
@@ -102,4 +106,4 @@ def truth(filters: Filters, name: str) -> bool | None:
         return True
     if values <= {"0", "false", "f"}:
         return False
-    raise InvalidParameter(f"invalid filter '{name}={sorted(values)}'")
+    raise InvalidParameter(f"invalid filter '{name}=[{' '.join(sorted(values))}]'")

@@ -2,9 +2,10 @@
 
     data-root/volumes/<name>/_data     content; also the mount point of a volume with `type`/`device` options
 
-Create: directory first, row second.  Remove: row first, directory second, so that a crash leaves a directory
-without a row, which `open` clears away.  Methods are synchronous and touch the disk briefly; `remove` and
-`prune` return directories' names whose content the caller deletes off the loop by `discard`.
+Create: directory first, row second.  Remove: the directory gets a name that says so, then the row goes, then the
+content; `open` finishes what a crash interrupted.  A directory with content but without a row is never cleared
+away, whatever happened to the database: it becomes a volume again, as in Docker.  Methods are synchronous and touch
+the disk briefly; what `remove` forgot, the caller deletes off the loop by `discard`.
 
 Source: moby volume/service, volume/local/local{,_unix}.go of 28.5.2.
 """
@@ -26,7 +27,7 @@ from msgspec import Struct
 from satsuma.base.clock import format_rfc3339nano, now_ns
 from satsuma.base.errors import Conflict, InvalidParameter, NotFound, System
 from satsuma.base.failpoints import failpoint
-from satsuma.base.ids import new_id
+from satsuma.base.ids import is_hex_id, new_id
 from satsuma.linux import mount, mountinfo
 from satsuma.linux.root import Root, remove_tree_at
 
@@ -36,6 +37,8 @@ ANONYMOUS_LABEL = "com.docker.volume.anonymous"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", re.ASCII)
 _NAME_RULE = "[a-zA-Z0-9][a-zA-Z0-9_.-]"
 _OPTIONS = frozenset({"type", "o", "device", "size"})
+_REMOVING = ".removing"
+"""Directory of the volumes that are being removed; no volume's name begins with a dot."""
 _NETWORK_TYPES = frozenset({"nfs", "nfs4", "cifs"})
 
 
@@ -78,18 +81,45 @@ class VolumeService:
         self._mounted: dict[str, set[str]] = {}
 
     def open(self, rows: Iterable[Row]) -> None:
-        """Load the rows, and clear away directories that belong to none."""
+        """Load the rows, finish removals, and take up directories that have content but no row."""
         os.makedirs(self._directory, mode=0o701, exist_ok=True)
+        os.makedirs(f"{self._directory}/{_REMOVING}", mode=0o700, exist_ok=True)
+        unreadable = set()
         for row in rows:
             try:
                 volume = msgspec.json.decode(row.doc, type=Volume)
             except msgspec.MsgspecError as error:
                 _log.error("volume %s cannot be read: %s", row.id, error)
+                unreadable.add(row.id)
                 continue
             self._volumes[volume.name] = volume
+        for name in os.listdir(f"{self._directory}/{_REMOVING}"):
+            if not os.path.lexists(f"{self._directory}/{name}") and name in self._volumes:
+                del self._volumes[name]
+                self._rows.delete(name)
+            self.discard(name)
         for name in os.listdir(self._directory):
-            if name not in self._volumes:
-                self.discard(name)
+            if name not in self._volumes and name not in unreadable and name != _REMOVING:
+                self._adopt_directory(name)
+
+    def _adopt_directory(self, name: str) -> None:
+        """Take up a directory that has no row: an empty one is of a create that died, all others are data."""
+        path = self.mountpoint(name)
+        try:
+            if not os.listdir(path):
+                self._delete(self._directory, name)
+                return
+            created_ns = os.stat(path).st_mtime_ns
+        except (FileNotFoundError, NotADirectoryError):
+            self._delete(self._directory, name)
+            return
+        if _NAME.fullmatch(name) is None:
+            return
+        _log.warning("volume %s: found on disk without a record; it is a volume again", name)
+        labels = {ANONYMOUS_LABEL: ""} if is_hex_id(name) else None
+        volume = Volume(name=name, created_ns=created_ns, labels=labels)
+        self._rows.insert(name, msgspec.json.encode(volume), created_ns=created_ns, durable=False)
+        self._volumes[name] = volume
 
     # Finding
 
@@ -202,20 +232,35 @@ class VolumeService:
         users = sorted(self.users(name))
         if users:
             raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
+        self._mark_removed(name)
+        failpoint("volume.marked")
         self._rows.delete(name)
         del self._volumes[name]
         self._users.pop(name, None)
         failpoint("volume.row-deleted")
         return True
 
-    def discard(self, name: str) -> None:
-        """Delete the directory of a volume that has no row any more.  May run in any thread."""
+    def _mark_removed(self, name: str) -> None:
+        """Give the directory the name by which `open` knows that it shall go."""
+        marked = f"{self._directory}/{_REMOVING}/{name}"
+        self._unmount(name)
+        if os.path.lexists(marked):
+            self.discard(name)  # an earlier volume of this name could not be deleted then
         try:
-            parent = os.open(self._directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            os.rename(f"{self._directory}/{name}", marked)
         except FileNotFoundError:
-            return
+            pass
+        except OSError as error:
+            raise System(f"remove {name}: {(error.strerror or '').lower()}") from error
+
+    def discard(self, name: str) -> None:
+        """Delete the content of a volume that was removed.  May run in any thread."""
+        self._delete(f"{self._directory}/{_REMOVING}", name)
+
+    def _delete(self, directory: str, name: str) -> None:
+        _unmount_path(f"{directory}/{name}/_data")
+        parent = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            self._unmount(name)
             remove_tree_at(parent, os.fsencode(name))
         except FileNotFoundError:
             pass
@@ -280,10 +325,8 @@ class VolumeService:
             self._mounted.setdefault(name, set()).add(user)
 
     def _unmount(self, name: str) -> None:
-        path = self.mountpoint(name)
-        if _is_mount_point(path):
-            with contextlib.suppress(OSError):
-                mount.umount(path)
+        if (self.find(name).options or {}).get("device"):
+            _unmount_path(self.mountpoint(name))
 
     def open_root(self, name: str) -> Root:
         """Open the content of a volume as a tree."""
@@ -383,6 +426,12 @@ def _resolve_address(word: str) -> str:
         return f"addr={socket.getaddrinfo(value, None)[0][4][0]}"
     except OSError:
         return word
+
+
+def _unmount_path(path: str) -> None:
+    if _is_mount_point(path):
+        with contextlib.suppress(OSError):
+            mount.umount(path)
 
 
 def _is_mount_point(path: str) -> bool:

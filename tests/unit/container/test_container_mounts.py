@@ -137,3 +137,9 @@ def test_tmpfs_options() -> None:
     ]
     with pytest.raises(InvalidParameter, match='Invalid tmpfs option "bogus"'):
         merge_tmpfs_options(["bogus"])
+
+
+def test_nocopy_is_for_volumes_only() -> None:
+    with pytest.raises(InvalidParameter, match="field VolumeOptions must not be specified"):
+        parse_bind("/host:/d:nocopy")
+    assert parse_bind("/host:/d", volume_driver="local").driver == ""

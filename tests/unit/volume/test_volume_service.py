@@ -82,15 +82,68 @@ def test_a_volume_in_use_stays(volumes: VolumeService) -> None:
     assert volumes.remove("data", force=True) is False
 
 
-def test_directories_without_a_row_are_cleared_away(rows: Rows, tmp_path: Path) -> None:
-    first = VolumeService(rows, str(tmp_path / "v"))
-    first.open([])
-    first.create("kept")
-    (tmp_path / "v" / "stray" / "_data").mkdir(parents=True)
-    second = VolumeService(rows, str(tmp_path / "v"))
-    second.open(rows.all())
-    assert [volume.name for volume in second.all()] == ["kept"]
-    assert sorted(os.listdir(tmp_path / "v")) == ["kept"]
+def again(rows: Rows, tmp_path: Path) -> VolumeService:
+    """The volumes as the next daemon finds them."""
+    service = VolumeService(rows, str(tmp_path / "volumes"))
+    service.open(rows.all())
+    return service
+
+
+def test_a_directory_without_a_row_is_cleared_away_only_when_it_is_empty(
+    volumes: VolumeService, rows: Rows, tmp_path: Path
+) -> None:
+    volumes.create("kept")
+    anonymous = "ab" * 32
+    for name in ("stray", "data", anonymous):
+        (tmp_path / "volumes" / name / "_data").mkdir(parents=True)
+    for name in ("data", anonymous):
+        (tmp_path / "volumes" / name / "_data" / "file").write_text("precious")
+    found = again(rows, tmp_path)
+    assert [volume.name for volume in found.all()] == [anonymous, "data", "kept"]
+    assert found.find(anonymous).is_anonymous and not found.find("data").is_anonymous
+    assert sorted(os.listdir(tmp_path / "volumes")) == [".removing", anonymous, "data", "kept"]
+    assert [volume.name for volume in again(rows, tmp_path).all()] == [anonymous, "data", "kept"]
+
+
+def test_no_content_is_lost_with_a_row_that_cannot_be_read(
+    volumes: VolumeService, rows: Rows, tmp_path: Path
+) -> None:
+    volumes.create("data")
+    Path(volumes.mountpoint("data"), "file").write_text("precious")
+    rows.rows["data"] = b"{"
+    assert again(rows, tmp_path).all() == []
+    assert Path(volumes.mountpoint("data"), "file").read_text() == "precious"
+
+
+def test_a_removal_that_died_is_finished(
+    volumes: VolumeService, rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, point in (("early", "volume.marked"), ("late", "volume.row-deleted")):
+        volumes.create(name)
+        Path(volumes.mountpoint(name), "file").write_text("unwanted")
+
+        def dies(reached: str, point: str = point) -> None:
+            if reached == point:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr("satsuma.volume.service.failpoint", dies)
+        with pytest.raises(KeyboardInterrupt):
+            volumes.remove(name)
+        monkeypatch.undo()
+    assert sorted(os.listdir(tmp_path / "volumes" / ".removing")) == ["early", "late"]
+    assert again(rows, tmp_path).all() == []
+    assert rows.rows == {}
+    assert os.listdir(tmp_path / "volumes") == [".removing"]
+
+
+def test_a_name_can_be_used_again_at_once(volumes: VolumeService) -> None:
+    volumes.create("data")
+    Path(volumes.mountpoint("data"), "old").touch()
+    volumes.remove("data")
+    volumes.create("data")
+    Path(volumes.mountpoint("data"), "new").touch()
+    volumes.discard("data")
+    assert os.listdir(volumes.mountpoint("data")) == ["new"]
 
 
 @pytest.mark.parametrize(
