@@ -550,6 +550,15 @@ def keyctl_join_session_keyring(name: str) -> int:
     return serial
 
 
+_keyctl_setperm = _call("keyctl", _L, _L, _L)
+KEYCTL_SETPERM = 5
+
+
+def keyctl_setperm(key: int, perm: int) -> None:
+    """keyctl(2) KEYCTL_SETPERM."""
+    _keyctl_setperm(KEYCTL_SETPERM, key, perm)
+
+
 _setgroups = _call("setgroups", _L, _V)
 _setresuid = _call("setresuid", _L, _L, _L)
 _setresgid = _call("setresgid", _L, _L, _L)

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 _PASSWD_LIMIT = 10 << 20
 _NSIG = 65
+# What join_session_keyring(2) gives, and search for the owner: without it the name is not found (runc keys.go).
+_KEYRING_PERM = 0x3F130000 | 0x00080000
 _LIBC_SIGNALS = (32, 33)
 """Used by glibc's threads; sigaction(3) refuses them, and whoever started us may have ignored them."""
 
@@ -279,9 +281,10 @@ def loopback_up(stage: Stage) -> None:
 
 
 def keyring(stage: Stage, name: str) -> None:
-    """Leave the host's session keyring."""
+    """Leave the host's session keyring; a later exec joins the container's by its name."""
     try:
-        syscalls.keyctl_join_session_keyring(name)
+        serial = syscalls.keyctl_join_session_keyring(name)
+        syscalls.keyctl_setperm(serial, _KEYRING_PERM)
     except OSError as error:
         if error.errno not in (errno.ENOSYS, errno.EPERM):
             raise StepError(f"unable to join session keyring: {error_text(error)}") from error
