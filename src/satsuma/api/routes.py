@@ -86,6 +86,7 @@ _CORE = (
 _EXTENSIONS = (
     Route("POST", "/satsuma/images/bootstrap", extensions.bootstrap, Life.CANCEL),
     Route("GET", "/satsuma/containers/{name}/anatomy", extensions.anatomy),
+    Route("GET", "/satsuma/containers/{name}/explain", extensions.explain, Life.CANCEL),
     Route("GET", "/satsuma/system/check", extensions.check),
     Route("POST", "/satsuma/system/check", extensions.repair),
 )

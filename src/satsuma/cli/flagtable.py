@@ -135,6 +135,7 @@ w|workdir|string|Working directory inside the container
 _RUN = r"""
 d|detach|bool|Run container in background and print container ID
 |detach-keys|string|Override the key sequence for detaching a container
+|explain|bool|Show the steps of the start and their times
 |pull|string|Pull image before running ("always", "missing", "never") (default "missing")
 |sig-proxy|bool|Proxy received signals to the process (default true)
 """

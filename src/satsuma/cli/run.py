@@ -47,7 +47,7 @@ def run(session: Session, flags: Flags) -> int:
     except CliError as error:
         raise _explained(session, error) from None
     if not (body["AttachStdin"] or body["AttachStdout"] or body["AttachStderr"]):
-        return _start_detached(session, identifier)
+        return _start_detached(session, flags, identifier)
     return _run_attached(session, flags, body, identifier, (keys, detach_keys))
 
 
@@ -229,10 +229,28 @@ class _CidFile:
 # -- start --------------------------------------------------------------------------------------------------------
 
 
-def _start_detached(session: Session, identifier: str) -> int:
-    session.line(identifier)
+def _start(session: Session, flags: Flags, identifier: str) -> None:
+    """Start the container, and show how if that is wanted.
+
+    Raises:
+        CliError: it did not start.
+    """
+    if not flags["explain"]:
+        session.engine.post(f"/containers/{identifier}/start")
+        return
+    from satsuma.cli.explain import Explanation
+
+    explanation = Explanation(session, identifier)
     try:
         session.engine.post(f"/containers/{identifier}/start")
+    finally:
+        explanation.show()
+
+
+def _start_detached(session: Session, flags: Flags, identifier: str) -> int:
+    session.line(identifier)
+    try:
+        _start(session, flags, identifier)
     except CliError as error:
         sys.stdout.flush()
         raise _explained(session, error) from None
@@ -264,7 +282,7 @@ def _run_attached(
         condition = "removed" if flags["rm"] else "next-exit"
         waiting = engine.request("POST", f"{container}/wait", {"condition": condition})
         try:
-            engine.post(f"{container}/start")
+            _start(session, flags, identifier)
         except CliError as error:
             if flags["rm"]:
                 _await_removal(waiting.connection)

@@ -51,6 +51,8 @@ class Actor:
     on_handover: list[Callable[[], None]] = field(default_factory=list)
     """Stop watching for the hang-up of the clients in `pending`."""
     waiters: set[Waiter] = field(default_factory=set)
+    explanations: set[Any] = field(default_factory=set)
+    """Who wants to know how the next start goes (`engine.explain`)."""
     supervisor: asyncio.Task[None] | None = None
     health: asyncio.Task[None] | None = None
     restart: asyncio.Task[None] | None = None
@@ -74,6 +76,9 @@ class Actor:
         for waiter in [w for w in self.waiters if removed or w.condition != "removed"]:
             self.waiters.discard(waiter)
             waiter.answer(status_code, error)
+        if removed:
+            for explanation in self.explanations:
+                explanation.answer({"Steps": [], "Error": "the container was removed"})
 
     def take_pending(self) -> list[AttachSpec]:
         """Return the waiting clients; the caller closes their descriptors after the hand-over."""

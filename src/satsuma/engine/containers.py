@@ -31,6 +31,7 @@ from satsuma.engine.actors import Waiter
 from satsuma.engine.attach import Hijack
 from satsuma.engine.core import Core
 from satsuma.engine.events import Filters
+from satsuma.engine.explain import Explanation
 from satsuma.engine.logs import LogStream
 from satsuma.runtime import resources
 from satsuma.runtime.errors import ConfigError
@@ -249,6 +250,10 @@ class Containers:
 
     async def exec_resize(self, exec_id: str, h: int, w: int) -> None:
         await execs.find(self._core, exec_id).resize(h, w)
+
+    async def explain(self, ref: str) -> Explanation:
+        """Ask for the steps of the next start; returns at once, so that the client can start the container."""
+        return Explanation(self._core.actor(self._core.registry.find(ref)))
 
     async def anatomy(self, ref: str) -> Json:
         return await anatomy.anatomy(self._core, ref)

@@ -24,7 +24,7 @@ from satsuma.container import Event, Health, Record
 from satsuma.container.devices import host_devices
 from satsuma.container.health import probe_command
 from satsuma.container.oci import Plan, plan_config
-from satsuma.engine import attach, endpoints, health, remove, supervise
+from satsuma.engine import attach, endpoints, explain, health, remove, supervise
 from satsuma.engine.actors import Actor, close_attaches
 from satsuma.engine.attach import console_size
 from satsuma.engine.core import Core, quietly
@@ -96,6 +96,8 @@ async def run(core: Core, record: Record) -> None:
             trace.marks(monitor.marks)
             trace.step("answered")
         except BaseException as error:
+            trace.step("answered")
+            explain.answer(actor, trace, getattr(error, "steps", ()), str(error))
             actor.drop_pending()
             await _undo(core, record, actor, sandbox)
             if isinstance(error, OSError):
@@ -105,6 +107,7 @@ async def run(core: Core, record: Record) -> None:
                 raise start_error(error) from error
             raise
     failpoint("engine.started")
+    explain.answer(actor, trace, monitor.steps)
     _entered(core, record, actor, monitor, sandbox)
     trace.step("stored")
     trace.end()
@@ -169,6 +172,8 @@ async def _launch(
     plan = make_plan(core, record, sources.paths, tuple(link_env(record, links)))
     config = plan_config(record, plan)
     extras = await make_extras(core, record, config, sandbox, sources)
+    if actor.explanations:
+        extras["explain"] = True
     attaches = actor.take_pending()
     trace.step("plan")
     try:

@@ -1,4 +1,4 @@
-"""Where the milliseconds of one operation go: a debug log line with the steps' times."""
+"""Where the milliseconds of one operation go: a debug log line with the steps' times, or a client's explanation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Trace:
         self._name = name
         self._subject = subject
         self._start = self._last = time.monotonic_ns()
-        self._steps: list[str] = []
+        self._steps: list[tuple[str, int, int]] = []
 
     def step(self, name: str) -> None:
         """Note that the step *name* ends now."""
@@ -31,11 +31,16 @@ class Trace:
             self._ended(name, moment)
 
     def _ended(self, name: str, moment: int) -> None:
-        self._steps.append(f"{name}={(moment - self._last) / 1e6:.2f}")
+        self._steps.append((name, self._last, moment))
         self._last = moment
+
+    def spans(self) -> list[tuple[str, int, int]]:
+        """Return (name, start, end) of each step, in nanoseconds of the monotonic clock."""
+        return list(self._steps)
 
     def end(self) -> None:
         """Write the line."""
         if self.wanted:
             total = (time.monotonic_ns() - self._start) / 1e6
-            _log.debug("%s %s ms=%.2f %s", self._name, self._subject[:12], total, " ".join(self._steps))
+            steps = " ".join(f"{name}={(end - start) / 1e6:.2f}" for name, start, end in self._steps)
+            _log.debug("%s %s ms=%.2f %s", self._name, self._subject[:12], total, steps)

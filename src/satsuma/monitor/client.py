@@ -52,11 +52,16 @@ LONGEST_SILENCE = 10.0
 
 
 class LaunchError(errors.EngineError):
-    """A process did not start; `exit_code` is what Docker reports (125, 126, 127, 128)."""
+    """A process did not start; `exit_code` is what Docker reports (125, 126, 127, 128).
 
-    def __init__(self, message: str, exit_code: int) -> None:
+    Attributes:
+        steps: how far it came, if the launch asked for it.
+    """
+
+    def __init__(self, message: str, exit_code: int, steps: Sequence[list[Any]] = ()) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+        self.steps = steps
 
 
 class Attachment:
@@ -304,6 +309,7 @@ class Monitor:
         self.started_at_ns = 0
         self.cgroup: dict[str, str] = {}
         self.marks: list[tuple[str, int]] = []
+        self.steps: list[list[Any]] = []
         self._exec_root = exec_root
         self._exit_path = exit_path
         self._channel = _MonitorChannel(sock, self)
@@ -322,6 +328,7 @@ class Monitor:
         self.started_at_ns = body["started_at_ns"]
         self.cgroup = body["cgroup"]
         self.marks = body.get("marks", [])
+        self.steps = body.get("steps", [])
         self._exit_path = body["exit_path"]
 
     def _recovered(self, body: Body) -> Monitor:
@@ -492,7 +499,7 @@ def _check(body: Body) -> Body:
     if "error" not in body:
         return body
     if body["kind"] == "StartError":
-        raise LaunchError(body["error"], body["exit_code"])
+        raise LaunchError(body["error"], body["exit_code"], body.get("steps", []))
     kind = getattr(errors, body["kind"], errors.System)
     raise kind(body["error"])
 

@@ -171,11 +171,17 @@ class Monitor:
         reply = {"id": 0, **self._state()}
         if self._request.body.get("trace"):
             reply["marks"] = marks.take()
+        self.add_steps(reply)
         connection.send(reply)
         # Nobody needs the file while we live, and the asker knows what is in it.
         state.write_state(self._run_dir, self._state())
         self._request = protocol.Message({}, [], [])
         self._loop.run()
+
+    def add_steps(self, reply: Body) -> None:
+        """Tell what the start has done, if that was asked for."""
+        if (self._request.body.get("extras") or {}).get("explain"):
+            reply["steps"] = self._backend.take_steps()
 
     def _state(self) -> Body:
         return {
@@ -386,9 +392,9 @@ def run(exec_root: str, launch: socket.socket, backend: Backend) -> None:
     try:
         monitor.start()
     except StartError as error:
-        protocol.send(
-            launch, {"id": 0, "error": str(error), "kind": "StartError", "exit_code": error.exit_code}
-        )
+        reply = {"id": 0, "error": str(error), "kind": "StartError", "exit_code": error.exit_code}
+        monitor.add_steps(reply)
+        protocol.send(launch, reply)
         return
     except Exception as error:
         report()

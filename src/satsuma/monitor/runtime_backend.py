@@ -17,6 +17,7 @@ from satsuma.runtime import exec as runtime_exec
 from satsuma.runtime.config import Config, parse
 from satsuma.runtime.errors import RuntimeFailure, StartFailed
 from satsuma.runtime.plan import Extras, plan_init
+from satsuma.runtime.trace import Trace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,13 +31,13 @@ _NAMESPACES = {f"{kind}ns_fd": kind for kind in ("net", "ipc", "pid", "uts", "us
 _PLAIN = ("overlay", "seccomp_bpf", "init_path")
 _NO_OVERLAY: Json = {"lowerdirs": ["/"], "upperdir": "", "workdir": "", "volatile": False}
 _MOUNT = "mount:"
-_KNOWN = frozenset((*_NAMESPACES, *_PLAIN, "hold_fds"))
+_KNOWN = frozenset((*_NAMESPACES, *_PLAIN, "hold_fds", "explain"))
 
 
 class RuntimeBackend:
     """One container made by `satsuma.runtime`."""
 
-    __slots__ = ("_cgroup", "_config", "_extras", "_hold_fds", "_init")
+    __slots__ = ("_cgroup", "_config", "_extras", "_hold_fds", "_init", "_trace")
 
     def __init__(self) -> None:
         self._cgroup: Cgroup | None = None
@@ -44,6 +45,7 @@ class RuntimeBackend:
         self._extras: Extras | None = None
         self._hold_fds: list[int] = []
         self._init: create.Init | None = None
+        self._trace: Trace | None = None
 
     def start(self, config: Json, extras: Json, stdio: Stdio, size: Size) -> _Started:
         """Make the container and start its program.
@@ -64,15 +66,27 @@ class RuntimeBackend:
                     parsed.process.console_size = size
                 cgroup = Cgroup(parsed.cgroups_path) if parsed.cgroups_path else None
                 given = {name: extras[name] for name in _PLAIN if name in extras}
+                self._trace = Trace() if extras.get("explain") else None
                 self._extras = Extras(
-                    ns_fds=ns_fds, mount_fds=mount_fds, death_signal=signal.SIGKILL, **given
+                    ns_fds=ns_fds,
+                    mount_fds=mount_fds,
+                    death_signal=signal.SIGKILL,
+                    keyring=_keyring(parsed.cgroups_path),
+                    trace=self._trace,
+                    **given,
                 )
                 init = create.start(parsed, extras=self._extras, stdio=stdio or (-1, -1, -1), cgroup=cgroup)
         finally:
             for fd in (*ns_fds.values(), *mount_fds.values()):
                 os.close(fd)
         self._cgroup, self._config, self._init = cgroup, parsed, init
+        self._extras.trace = None
         return _Started(init)
+
+    def take_steps(self) -> list[list[Any]]:
+        """Return what the start has done, if the request asked for it (`runtime.trace`)."""
+        trace, self._trace = self._trace, None
+        return trace.rows() if trace is not None else []
 
     def exec(self, process: Json, stdio: Stdio, size: Size) -> _Starting:
         """Begin to start a further process in the container.
@@ -88,7 +102,11 @@ class RuntimeBackend:
                     self._config,
                     process,
                     init_pidfd=self._init.pidfd,
-                    extras=Extras(seccomp_bpf=self._extras.seccomp_bpf, death_signal=signal.SIGKILL),
+                    extras=Extras(
+                        seccomp_bpf=self._extras.seccomp_bpf,
+                        death_signal=signal.SIGKILL,
+                        keyring=self._extras.keyring,
+                    ),
                     stdio=stdio or (-1, -1, -1),
                     cgroup=self._cgroup,
                     console=size,
@@ -137,6 +155,12 @@ class RuntimeBackend:
             os.close(self._hold_fds.pop())
         if self._cgroup is not None:
             self._cgroup.remove()
+
+
+def _keyring(cgroups_path: str) -> str:
+    """Return the name of the container's session keyring; its id is the last part of the path of its group."""
+    name = cgroups_path.rpartition("/")[2].rpartition(":")[2]
+    return f"_ses.{name}" if name else ""
 
 
 class _start_errors:

@@ -10,7 +10,7 @@ from satsuma.runtime.trace import INSIDE, timeline
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from satsuma.runtime.plan import Plan
@@ -273,15 +273,23 @@ _STEPS: dict[str, tuple[str, Any, str]] = {
 }
 
 
-def document(rows: Sequence[Row]) -> Document:
-    """Return the steps of a start for `satsuma.wire.steps`."""
+def document(rows: Sequence[Row], more: Mapping[str, tuple[str, str]] | None = None) -> Document:
+    """Return the steps of a start for `satsuma.wire.steps`.
+
+    Args:
+        more: name and reason of steps that are not the runtime's.
+    """
     first = min((row[3] for row in rows if row[3] is not None), default=0)
-    return [_entry(row, first) for row in rows]
+    return [_entry(row, first, more or {}) for row in rows]
 
 
-def _entry(row: Row, first: int) -> dict[str, Any]:
+def _entry(row: Row, first: int, more: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
     process, step, arguments, start, took, failed = row
-    name, text, reason = _STEPS.get(step, (step, _words, ""))
+    if step in more:
+        name, reason = more[step]
+        text: Any = _words
+    else:
+        name, text, reason = _STEPS.get(step, (step, _words, ""))
     return {
         "Process": process,
         "Step": name,

@@ -23,7 +23,7 @@ ALLOWED = set(
     _frozen_importlib_external _functools _heapq _imp _io _json _operator _signal _socket _sre _stat _struct
     _thread _warnings _weakref abc array builtins codecs collections collections.abc copyreg ctypes ctypes._endian
     encodings encodings.aliases encodings.utf_8 enum errno fcntl functools gc genericpath heapq io itertools json
-    json.decoder json.encoder json.scanner keyword marshal math operator os os.path posix posixpath re re._casefix
+    json.decoder json.encoder json.scanner keyword marshal math mmap operator os os.path posix posixpath re re._casefix
     re._compiler re._constants re._parser reprlib resource select selectors signal socket stat struct sys termios
     time types zipimport zlib satsuma satsuma.base satsuma.linux satsuma.monitor satsuma.runtime _sitebuiltins
     """.split()

@@ -1,0 +1,44 @@
+"""`run --explain`: the steps of a start, from the engine to execve, on standard error."""
+
+from __future__ import annotations
+
+import harness
+
+
+def test_explained_run(satsuma: harness.Client) -> None:
+    done = satsuma.run("run", "--rm", "--explain", "-p", "127.0.0.1::80", "busybox", "echo", "hello")
+    assert done.stdout == "hello\n"
+    text = done.stderr
+    places = [
+        text.index(word)
+        for word in (
+            "the engine: satsumad",
+            "network",
+            "config.json",
+            "clone3",
+            "fsmount",
+            "pivot_root  ",
+            "seccomp",
+            "execve",
+        )
+    ]
+    assert places == sorted(places)
+    assert "overlay of" in text
+    assert text.rstrip().endswith("steps")
+    assert satsuma("ps", "-aq") == ""
+
+
+def test_explained_failure(satsuma: harness.Client) -> None:
+    done = satsuma.run("run", "--rm", "--explain", "busybox", "/nope", check=False)
+    assert done.returncode == 127
+    assert "failed here" in done.stderr
+    assert done.stderr.index("failed here") < done.stderr.index("no such file or directory")
+
+
+def test_explained_in_the_background(satsuma: harness.Client) -> None:
+    done = satsuma.run("run", "-d", "--explain", "busybox", "sleep", "100")
+    container = done.stdout.strip()
+    try:
+        assert "execve" in done.stderr
+    finally:
+        satsuma("rm", "-f", container)
