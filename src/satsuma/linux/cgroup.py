@@ -23,6 +23,7 @@ from satsuma.linux.cgroup_tree import parse_flat, read_text, remove_tree, walk, 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from typing import Any
 
 __all__ = [
     "UNIFIED",
@@ -152,6 +153,7 @@ class Cgroup:
     """
 
     __slots__ = ("dirs", "layout", "path")
+    unit = ""  # of a group that systemd has made
 
     def __init__(self, path: str, where: Layout | None = None, *, dirs: dict[str, str] | None = None) -> None:
         """
@@ -231,6 +233,12 @@ class Cgroup:
                 os.chown(f"{directory}/{name}", uid, -1, follow_symlinks=False)
             except FileNotFoundError:
                 continue
+
+    def settle(self) -> None:
+        """Note that the container's first process is in the group, or will never be."""
+
+    def set_properties(self, changes: dict[str, Any]) -> None:
+        """Tell the manager of the group, if it has one, that these limits are going to change."""
 
     def exists(self) -> bool:
         """Tell whether any of the directories is there."""

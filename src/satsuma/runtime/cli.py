@@ -36,7 +36,7 @@ _PROCESS = "console-socket:str pid-file:str pidfd-socket:str preserve-fds:int no
 class Context:
     """Global flags, and where errors go."""
 
-    __slots__ = ("debug", "log", "log_format", "lsm_optional", "root")
+    __slots__ = ("debug", "log", "log_format", "lsm_optional", "root", "systemd_cgroup")
 
     def __init__(self, values: Values) -> None:
         self.root: str = values.get("root") or _default_root()
@@ -49,8 +49,7 @@ class Context:
         if missing_lsm not in ("refuse", "warn"):
             raise UsageError(f'invalid "missing-lsm": {missing_lsm}')
         self.lsm_optional = missing_lsm == "warn"
-        if values.get("systemd-cgroup"):
-            raise UsageError("--systemd-cgroup: the systemd cgroup driver is not supported, use cgroupfs")
+        self.systemd_cgroup = bool(values.get("systemd-cgroup"))
         if values.get("rootless", "auto") not in ("auto", "false"):
             raise UsageError("--rootless is not supported")
 
@@ -109,6 +108,7 @@ def _options(context: Context, values: Values) -> Options:
     options.no_pivot = bool(values.get("no-pivot"))
     options.detach = bool(values.get("detach"))
     options.lsm_optional = context.lsm_optional
+    options.systemd_cgroup = context.systemd_cgroup
     return options
 
 
@@ -428,7 +428,7 @@ def _plan(context: Context, values: Values, args: list[str]) -> int:
         raise UsageError(f'"{NAME} plan" takes one bundle')
     bundle = os.path.realpath(args[0] if args else values.get("bundle", "."))
     config = parse(maker.load_config(bundle))
-    group = state.cgroup_for(config.cgroups_path, os.path.basename(bundle) or "plan")
+    group = maker.group_for(config, os.path.basename(bundle) or "plan", systemd=context.systemd_cgroup)
     explainer.print_plan(plan.plan_init(config, plan.Extras(bundle=bundle), cgroup=group))
     return 0
 

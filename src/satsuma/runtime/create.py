@@ -102,16 +102,32 @@ def start(
             if trace is not None:
                 trace.at("limits", _limits(config, cgroup))
             resources.apply(cgroup, config.resources)
+            _delegate(cgroup, config)
         except (OSError, ConfigError) as error:
             _remove_quietly(cgroup)
             text = resources.failure_text(error) if isinstance(error, OSError) else str(error)
             raise StartFailed(_PREFIX + text) from error
     try:
-        return launch(plan, stdio, cgroup=cgroup, on_runtime_hooks=on_runtime_hooks, on_created=on_created)
+        init = launch(plan, stdio, cgroup=cgroup, on_runtime_hooks=on_runtime_hooks, on_created=on_created)
+        if cgroup is not None:
+            cgroup.settle()
+        return init
     except BaseException:
         if cgroup is not None:
             _remove_quietly(cgroup)
         raise
+
+
+def _delegate(cgroup: Cgroup, config: Config) -> None:
+    """Give the group to the container's user where the container can use it: v2, a cgroup namespace, mounted rw."""
+    if not cgroup.is_v2 or config.process is None or config.namespaces.get("cgroup") != "":
+        return
+    for mount in config.mounts:
+        options = mount.get("options") or []
+        if mount.get("type") in ("cgroup", "cgroup2") and mount.get("destination") == "/sys/fs/cgroup":
+            uid = config.host_ids(config.process.uid, 0)[0] if config.uid_mappings else config.process.uid
+            if "ro" not in options and uid != 0:
+                cgroup.delegate(uid)
 
 
 def _limits(config: Config, cgroup: Cgroup) -> list[str]:

@@ -26,7 +26,7 @@ def features() -> dict[str, Any]:
         "linux": {
             "namespaces": [name for name in sorted(config.NAMESPACES) if name != "time"],
             "capabilities": list(caps.NAMES),
-            "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": True},
+            "cgroup": {"v1": True, "v2": True, "systemd": True, "systemdUser": True, "rdma": True},
             "seccomp": {
                 "enabled": True,
                 "actions": sorted(name for name in seccomp.ACTIONS if name != "SCMP_ACT_NOTIFY"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 
 from satsuma.linux import pidfd
+from satsuma.linux.cgroup import clean_path
 from satsuma.runtime import create, fastjson, state
 from satsuma.runtime.config import Config, parse
 from satsuma.runtime.console import send_fd
@@ -35,6 +36,7 @@ class Options:
         console_socket: where the terminal's master goes, "" for nowhere.
         detach: our caller will not stay.
         open_terminal: takes our own terminal for the container's, returns its size.
+        systemd_cgroup: systemd makes the control group.
         trace: notes the steps, for `run --explain`.
     """
 
@@ -49,12 +51,13 @@ class Options:
         "pid_file",
         "pidfd_socket",
         "preserve_fds",
+        "systemd_cgroup",
         "trace",
     )
 
     def __init__(self) -> None:
         self.console_socket = self.pid_file = self.pidfd_socket = ""
-        self.detach = self.no_pivot = self.no_new_keyring = self.lsm_optional = False
+        self.detach = self.no_pivot = self.no_new_keyring = self.lsm_optional = self.systemd_cgroup = False
         self.preserve_fds = 0
         self.console_size: tuple[int, int] | None = None
         self.open_terminal: Callable[[], tuple[int, int]] | None = None
@@ -129,7 +132,7 @@ def create_container(
     config.root_path = rootfs
     if options.open_terminal is not None and config.process is not None and config.process.terminal:
         options.console_size = options.open_terminal()
-    group = state.cgroup_for(config.cgroups_path, state.check_id(container_id))
+    group = group_for(config, state.check_id(container_id), systemd=options.systemd_cgroup)
     if options.trace is not None:
         options.trace.at("directory", f"{root}/{container_id}")
     directory = state.reserve(root, container_id)
@@ -145,6 +148,22 @@ def create_container(
     return container, init
 
 
+def group_for(config: Config, container_id: str, *, systemd: bool) -> Cgroup:
+    """Return the control group that `linux.cgroupsPath` names.
+
+    Raises:
+        RuntimeFailure: not a name for this driver.
+    """
+    if not systemd:
+        return state.cgroup_for(config.cgroups_path, container_id)
+    from satsuma.runtime import systemd as driver
+
+    try:
+        return driver.group_for(config.cgroups_path, container_id, config.resources, config.annotations)
+    except OSError as error:
+        raise RuntimeFailure(error.strerror or str(error)) from error
+
+
 def _first_state(raw: dict[str, Any], group: Cgroup, bundle: str, rootfs: str) -> dict[str, Any]:
     return {
         "init_process_pid": 0,
@@ -155,6 +174,7 @@ def _first_state(raw: dict[str, Any], group: Cgroup, bundle: str, rootfs: str) -
         "owner": os.environ.get("SUDO_USER", "") or ("root" if os.getuid() == 0 else ""),
         "cgroup_path": group.path,
         "cgroup_paths": group.dirs,
+        "systemd_cgroup": bool(group.unit),
         "config": raw,
     }
 
@@ -259,10 +279,8 @@ def exec_process(
         raise RuntimeFailure("cannot use console socket if runc will not detach or allocate tty")
     group = container.cgroup()
     if cgroup_path:
-        path = cgroup_path.partition(":")[2] or cgroup_path
-        group.dirs = {
-            name: directory.rstrip("/") + "/" + path.strip("/") for name, directory in group.dirs.items()
-        }
+        path = clean_path(cgroup_path.partition(":")[2] or cgroup_path)
+        group.dirs = {name: directory.rstrip("/") + path for name, directory in group.dirs.items()}
     preserve = options.preserve_fds + _pass_listen_fds(process.setdefault("env", []))
     extras = Extras(preserve_fds=preserve, keyring=f"_ses.{container.id}", lsm_optional=options.lsm_optional)
     if options.no_new_keyring:

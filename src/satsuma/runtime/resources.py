@@ -372,6 +372,7 @@ def update(group: Cgroup, resources: Json) -> None:
         _check_memory_v2(group, resources.get("memory") or {})
     else:
         writes = _order_memory_v1(group, plan_for(group, resources))
+    group.set_properties(resources)
     _apply_writes(group, writes)
     if resources.get("devices"):
         apply_devices(group, resources["devices"], fresh=False)

@@ -78,11 +78,20 @@ class Container:
             return PAUSED
         return CREATED if os.path.exists(self.fifo) else RUNNING
 
-    def cgroup(self) -> Cgroup:
-        """Return the group as it was recorded."""
+    def cgroup(self, where: Layout | None = None) -> Cgroup:
+        """Return the group as it was recorded.
+
+        Args:
+            where: the layout of this machine, needed only to hand further controllers on (`Cgroup.enable`).
+        """
         dirs = self.data["cgroup_paths"]
         # The recorded directories say it all; the mounts of this machine need not be read again.
-        return Cgroup(self.data["cgroup_path"], Layout(dirs, {}), dirs=dirs)
+        where = where or Layout(dirs, {})
+        if self.data.get("systemd_cgroup"):
+            from satsuma.runtime.systemd import recorded_group
+
+            return recorded_group(self.data["cgroup_path"], dirs, where)
+        return Cgroup(self.data["cgroup_path"], where, dirs=dirs)
 
     def oci_state(self) -> dict[str, Any]:
         """Return what the command `state` prints."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 
+from satsuma.linux.cgroup import layout
 from satsuma.runtime import fastjson, resources
 from satsuma.runtime.errors import ConfigError, RuntimeFailure
 
@@ -90,7 +91,7 @@ def update(container: Container, values: Json) -> None:
         raise RuntimeFailure("cannot update a stopped container")
     changes = {key: value for key, value in wanted(values).items() if value not in (None, {}, [])}
     try:
-        resources.update(container.cgroup(), changes)
+        resources.update(container.cgroup(layout()), changes)
     except OSError as error:
         raise RuntimeFailure(resources.failure_text(error)) from error
     stored = container.config.setdefault("linux", {}).setdefault("resources", {})
