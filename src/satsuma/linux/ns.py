@@ -10,6 +10,10 @@ import os
 
 from satsuma.linux import syscalls
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Mappings = list[tuple[int, int, int]]
+
 # Name in /proc/PID/ns -> flag of clone(2), in the order in which they are joined: user first because it may
 # grant what the others need, mount last because paths mean something else afterwards (setns(2), runc nsexec).
 FLAGS = {
@@ -56,3 +60,18 @@ def unshare(*kinds: str) -> None:
     for kind in kinds:
         flags |= FLAGS[kind]
     syscalls.unshare(flags)
+
+
+def write_maps(pid: int, uid_mappings: Mappings, gid_mappings: Mappings) -> None:
+    """Write the id maps of a new user namespace, each with one write(2) as the kernel wants it.
+
+    Args:
+        uid_mappings, gid_mappings: (first id inside, first id outside, how many).
+    """
+    for name, maps in (("gid_map", gid_mappings), ("uid_map", uid_mappings)):
+        text = "".join(f"{inside} {outside} {size}\n" for inside, outside, size in maps)
+        fd = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, text.encode())
+        finally:
+            os.close(fd)

@@ -47,6 +47,7 @@ FLAGS = {
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 32,
 }
 NEW_LISTENER = 8
+_TSYNC_ESRCH = 16
 OPERATORS = (
     "SCMP_CMP_NE",
     "SCMP_CMP_LT",
@@ -370,6 +371,28 @@ def filter_flags(profile: Profile) -> int:
     return bits
 
 
+def asks(profile: Profile) -> bool:
+    """Tell whether an agent must be asked, as the profile's `listenerPath` says.
+
+    Raises:
+        ProfileError: there is no agent, or it would be asked about what we need ourselves.
+    """
+    rules = [rule for rule in profile.get("syscalls") or [] if rule.get("action") == "SCMP_ACT_NOTIFY"]
+    path = profile.get("listenerPath") or ""
+    if profile.get("listenerMetadata") and not path:
+        raise ProfileError("listenerMetadata without listenerPath")
+    if profile["defaultAction"] == "SCMP_ACT_NOTIFY":
+        raise ProfileError("SCMP_ACT_NOTIFY cannot be used as default action")
+    if any("write" in rule.get("names", ()) for rule in rules):
+        # Whoever waits for the container would wait for the agent (runc has the same rule).
+        raise ProfileError("SCMP_ACT_NOTIFY cannot be used for the write syscall")
+    if rules and not path:
+        raise ProfileError("SCMP_ACT_NOTIFY without listenerPath")
+    if path and (not isinstance(path, str) or not path.startswith("/")):
+        raise ProfileError("listenerPath must be absolute")
+    return bool(rules)
+
+
 class _Fprog(ctypes.Structure):
     _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
 
@@ -391,4 +414,6 @@ class Program:
 
         Needs: CAP_SYS_ADMIN, or no_new_privs set.
         """
+        if flags & NEW_LISTENER and flags & FLAGS["SECCOMP_FILTER_FLAG_TSYNC"]:
+            flags |= _TSYNC_ESRCH  # both return a number otherwise
         return syscalls.seccomp(1, flags, self.address)

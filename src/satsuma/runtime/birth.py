@@ -56,6 +56,8 @@ def loads_before(plan: Plan) -> bool:
     """Tell whether the filter is loaded before the birth: it has to be, and it lets us go on."""
     if not plan.filter_bpf or plan.process is None or plan.process.no_new_privileges:
         return False
+    if plan.listener is not None:
+        return False  # the descriptor must be in the process that the parent knows
     bpf = plan.filter_bpf
     return all(seccomp.verdict(bpf, numbers[_COLUMN], args) in _PASSES for numbers, args in _CALLS)
 
@@ -84,6 +86,14 @@ def give_birth(stage: Stage, sets: tuple[int, int, int, int, int], program: secc
     os.setsid()
     if process.terminal:
         pty.set_controlling(0)
+    stage.ask_parent(b"P")
+
+
+def rebirth(stage: Stage, flags: int) -> None:
+    """Step of a plan: a sibling of ours goes on, in new namespaces which belong to the user namespace we are in."""
+    if syscalls.clone(_CLONE_FLAGS | flags):
+        os._exit(0)
+    os.setsid()
     stage.ask_parent(b"P")
 
 

@@ -376,16 +376,25 @@ class Config:
         new_user = private.get("user") == ""
         if new_user and not (self.uid_mappings and self.gid_mappings):
             raise ConfigError("User namespaces enabled, but no uid or gid mapping found.")
-        if not new_user and (self.uid_mappings or self.gid_mappings):
+        if "user" not in private and (self.uid_mappings or self.gid_mappings):
             raise ConfigError(
                 "User namespace mappings specified, but user namespace isn't enabled in the config"
             )
+        self._check_time_offsets()
         if self.time_offsets and private.get("time") != "":
             raise ConfigError(
                 "time namespace offsets specified, but time namespace isn't enabled in the config"
             )
         for key, value in self.sysctl.items():
             self._check_sysctl(key, value)
+
+    def _check_time_offsets(self) -> None:
+        for clock in self.time_offsets:
+            if clock not in ("monotonic", "boottime"):
+                raise ConfigError(f"time namespace offset of an unknown clock {clock!r}")
+            offset = _typed(self.time_offsets, clock, dict, "linux.timeOffsets.") or {}
+            _number(offset, "secs", "linux.timeOffsets.", low=-(1 << 63), high=(1 << 63) - 1)
+            _number(offset, "nanosecs", "linux.timeOffsets.")
 
     def _check_sysctl(self, key: str, value: object) -> None:
         name = normalise_sysctl(key)

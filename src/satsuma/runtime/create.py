@@ -21,6 +21,7 @@ import struct
 
 from satsuma.linux import ns, pidfd, syscalls
 from satsuma.runtime import resources, rootfs, stage
+from satsuma.runtime.birthplace import Birthplace
 from satsuma.runtime.config import Config
 from satsuma.runtime.errors import ConfigError, StartFailed, error_text
 from satsuma.runtime.plan import Extras, Plan, plan_init
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
     from satsuma.linux.cgroup import Cgroup
     from satsuma.runtime.trace import Trace
+
+    Ancillary = list[tuple[int, int, bytes]]
 
 _PREFIX = "unable to start container process: "
 _MESSAGE_SIZE = 20000
@@ -196,37 +199,32 @@ def begin(
             handed its controllers to groups below it.
     """
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-    if plan.born_last:
+    if plan.born_last or plan.reborn:
         ours.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
+    if plan.listener is not None:
+        from satsuma.runtime.notify import Mailbox
+
+        plan.mailbox = Mailbox()
     unified = cgroup.open_unified() if cgroup is not None else -1
-    own_pidns = -1
-    flags = plan.clone_flags
+    flags = plan.clone_flags | (syscalls.CLONE_INTO_CGROUP if unified >= 0 else 0)
     try:
-        if plan.join_pid is not None:
-            # Children of ours are born there; we stay where we are (pid_namespaces(7)).
-            own_pidns = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-            _join_pidns(plan.join_pid)
-        if unified >= 0:
-            flags |= syscalls.CLONE_INTO_CGROUP
-        if plan.new_userns and plan.extras.overlay is not None:
+        if plan.in_userns and plan.extras.overlay is not None:
             # Mounted by us: root of the new user namespace may not even be able to walk to the layers.
             plan.root_fd = rootfs.open_overlay(plan.extras.overlay)
-        pid, child_fd = _clone(plan, flags, unified, busy_fallback)
-        if pid == 0:
-            stage.run(stage.Stage(plan, theirs.fileno(), stdio, init_pidfd))
+        with Birthplace(plan):
+            pid, child_fd = _clone(plan, flags, unified, busy_fallback)
+            if pid == 0:
+                stage.run(stage.Stage(plan, theirs.fileno(), stdio, init_pidfd))
     except OSError as error:
         ours.close()
         raise StartFailed(f"{_PREFIX}error creating new process: {error_text(error)}") from error
     finally:
-        if own_pidns >= 0:
-            syscalls.setns(own_pidns, syscalls.CLONE_NEWPID)
-            os.close(own_pidns)
-        if unified >= 0:
-            os.close(unified)
-        if plan.root_fd >= 0:
-            os.close(plan.root_fd)
+        for fd in (unified, plan.root_fd):
+            if fd >= 0:
+                os.close(fd)
         theirs.close()
     launching = Launching(plan, Init(pid, child_fd, 0, None, list(plan.warnings)), ours)
+    launching.on_created = on_created
     try:
         launching.init.start_time = pidfd.start_time(pid)
         _set_oom_score(plan, pid)
@@ -238,9 +236,7 @@ def begin(
     return launching
 
 
-def _clone(
-    plan: Plan, flags: int, unified: int, busy_fallback: Callable[[], int] | None
-) -> tuple[int, int]:
+def _clone(plan: Plan, flags: int, unified: int, busy_fallback: Callable[[], int] | None) -> tuple[int, int]:
     if plan.extras.trace is not None:
         plan.extras.trace.at("clone3", flags)
     try:
@@ -265,11 +261,12 @@ class Launching:
         init: what `launch` returns in the end.
     """
 
-    __slots__ = ("_helper", "_plan", "_ready", "_sock", "init", "on_runtime_hooks")
+    __slots__ = ("_helper", "_plan", "_ready", "_sock", "init", "on_created", "on_runtime_hooks")
 
     def __init__(self, plan: Plan, init: Init, sock: _socket.socket) -> None:
         self.init = init
         self.on_runtime_hooks: Callable[[int], None] | None = None
+        self.on_created: Callable[[Init], None] | None = None
         self._plan = plan
         self._sock = sock
         self._ready = False
@@ -310,23 +307,46 @@ class Launching:
         if kind == b"R":
             self._ready = True
             return self._plan.extras.exec_fifo_fd >= 0
-        if kind == b"W":
-            self.init.warnings.append(data[1:].decode("utf-8", "replace"))
-        elif kind == b"C":
-            for level, what, payload in ancillary:
-                if level == _socket.SOL_SOCKET and what == _socket.SCM_RIGHTS:
-                    self.init.console_master_fd = struct.unpack("i", payload[:4])[0]
-        elif kind == b"P":
-            self._born(ancillary)
-        elif kind == b"E":
-            raise StartFailed(_PREFIX + data[2:].decode("utf-8", "replace"), data[1])
-        elif self._helper < 0:
+        handle = self._handlers.get(kind)
+        if handle is not None:
+            handle(self, data, ancillary)
+        elif self._helper < 0 or not self._plan.born_last:
             _answer(self._plan, self.init, self._sock, kind, self.on_runtime_hooks)
         return False
 
-    def _born(self, ancillary: list[tuple[int, int, bytes]]) -> None:
+    def _warned(self, data: bytes, ancillary: Ancillary) -> None:
+        self.init.warnings.append(data[1:].decode("utf-8", "replace"))
+
+    def _failed(self, data: bytes, ancillary: Ancillary) -> None:
+        raise StartFailed(_PREFIX + data[2:].decode("utf-8", "replace"), data[1])
+
+    def _take_console(self, data: bytes, ancillary: Ancillary) -> None:
+        for level, what, payload in ancillary:
+            if level == _socket.SOL_SOCKET and what == _socket.SCM_RIGHTS:
+                self.init.console_master_fd = struct.unpack("i", payload[:4])[0]
+
+    def _pass_listener(self, data: bytes, ancillary: Ancillary) -> None:
+        """The process loads its filter now: take the listener and hand it to the agent."""
+        from satsuma.runtime import notify
+
+        plan = self._plan
+        if plan.mailbox is None or plan.listener is None:
+            raise StartFailed(f"{_PREFIX}unexpected message of the container's process")
+        state = {"status": "creating", "pid": self.init.pid, **plan.extras.state}
+        notify.serve(plan.mailbox, self.init.pidfd, self.init.pid, plan.listener, state)
+
+    def _send_source(self, data: bytes, ancillary: Ancillary) -> None:
+        """Make the mount of a step of the plan, which the process cannot make itself."""
+        from satsuma.runtime import sources
+
+        step = self._plan.steps[int.from_bytes(data[1:], "big")]
+        failure = sources.send_mount(self._sock, self.init.pid, step)
+        if failure:
+            self._sock.send(b"E" + failure.encode())
+
+    def _born(self, data: bytes, ancillary: Ancillary) -> None:
         """Take the sender, whose pid the kernel tells, for the process; the one before was its helper."""
-        if not self._plan.born_last or self._helper >= 0:
+        if not (self._plan.born_last or self._plan.reborn) or self._helper >= 0:
             raise StartFailed(f"{_PREFIX}unexpected message of the container's process")
         credentials = next(payload for _, what, payload in ancillary if what == _socket.SCM_CREDENTIALS)
         pid = struct.unpack("3i", credentials[:12])[0]
@@ -342,6 +362,8 @@ class Launching:
         except (ChildProcessError, ProcessLookupError) as error:
             raise StartFailed(f"{_PREFIX}container process was killed before it could start") from error
         _set_oom_score(self._plan, pid)
+        if self.on_created is not None:
+            self.on_created(self.init)
         self._reap_helper(keep=True)
         self._sock.send(b"K")
 
@@ -361,22 +383,20 @@ class Launching:
             os.close(self._helper)
             self._helper = -1
 
+    _handlers = {
+        b"W": _warned,
+        b"C": _take_console,
+        b"P": _born,
+        b"E": _failed,
+        b"N": _pass_listener,
+        b"S": _send_source,
+    }
+
     def abort(self) -> None:
         """Kill and reap the process."""
         self._sock.close()
         _destroy(self.init)
         self._reap_helper()
-
-
-def _join_pidns(where: int | str) -> None:
-    fd = where if isinstance(where, int) else os.open(where, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if ns.ns_type(fd) != syscalls.CLONE_NEWPID:
-            raise StartFailed(f"{_PREFIX}namespace {where} is not of type pid")
-        syscalls.setns(fd, syscalls.CLONE_NEWPID)
-    finally:
-        if not isinstance(where, int):
-            os.close(fd)
 
 
 def _set_oom_score(plan: Plan, pid: int) -> None:
@@ -407,7 +427,8 @@ def _answer(
         if kind == b"U":
             if trace is not None and plan.config is not None:
                 trace.at("id_maps", plan.config.uid_mappings, plan.config.gid_mappings)
-            _write_maps(plan, init.pid)
+            if plan.config is not None:
+                ns.write_maps(init.pid, plan.config.uid_mappings, plan.config.gid_mappings)
         elif kind == b"H" and on_runtime_hooks is not None:
             if trace is not None:
                 trace.at("runtime_hooks")
@@ -415,19 +436,6 @@ def _answer(
         sock.send(b"K")
     except OSError as error:
         raise StartFailed(f"{_PREFIX}{error_text(error)}") from error
-
-
-def _write_maps(plan: Plan, pid: int) -> None:
-    config = plan.config
-    if config is None:
-        return
-    for name, maps in (("gid_map", config.gid_mappings), ("uid_map", config.uid_mappings)):
-        text = "".join(f"{inside} {outside} {size}\n" for inside, outside, size in maps)
-        fd = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, text.encode())
-        finally:
-            os.close(fd)
 
 
 def _destroy(init: Init) -> None:

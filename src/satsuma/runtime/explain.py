@@ -147,6 +147,16 @@ _STEPS: dict[str, tuple[str, Any, str]] = {
         "become root of the new user namespace, once its ids are mapped",
     ),
     "setns": ("setns", _words, "join a namespace that exists already"),
+    "check_maps": (
+        "read",
+        _words,
+        "the ids of a user namespace that is joined must be those of the configuration",
+    ),
+    "rebirth": (
+        "clone",
+        _namespaces,
+        "fork once more: what is made now belongs to the user namespace that we are in",
+    ),
     "unshare": ("unshare", _namespaces, "only now: the root of a cgroup namespace is the group one is in"),
     "loopback_up": ("ioctl", lambda: "lo IFF_UP", "a new network namespace has a loopback that is down"),
     "keyring": ("keyctl", _words, "a session keyring of its own: the host's keys stay outside"),

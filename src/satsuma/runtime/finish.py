@@ -73,6 +73,11 @@ def finish(stage: Stage) -> NoReturn:
         stage.at("death_signal")
         # After the last change of credentials that could clear it (prctl(2)); losing capabilities does not.
         prctl.set_parent_death_signal(stage.plan.extras.death_signal)
+    locked = stage.plan.listener is not None
+    if locked:
+        # The descriptor needs the parent, who waits until we are ready and not for the start.
+        stage.private_procfs()
+        _lock(stage, process, sets, program)
     stage.at("wait_for_start")
     os.write(stage.sock, b"R")
     _wait_for_start(stage)
@@ -84,7 +89,8 @@ def finish(stage: Stage) -> NoReturn:
     stage.at("close_range")
     syscalls.close_range(3 + stage.plan.extras.preserve_fds, flags=syscalls.CLOSE_RANGE_CLOEXEC)
     try:
-        _lock(stage, process, sets, program)
+        if not locked:
+            _lock(stage, process, sets, program)
         stage.at("execve")
         syscalls.execve(path, argv, envp)
     except OSError as error:
@@ -101,16 +107,24 @@ def _lock(
     _, effective, permitted, inheritable, ambient = sets
     if program is not None and not process.no_new_privileges:
         # Without no_new_privs the filter needs CAP_SYS_ADMIN, so it comes before the capabilities go.
-        stage.at("seccomp")
-        program.load(stage.plan.filter_flags)
+        _load(stage, program)
     stage.at("capset")
     syscalls.capset(effective, permitted, inheritable)
     if ambient:
         stage.at("ambient")
         caps.raise_ambient(ambient)
     if program is not None and process.no_new_privileges:
-        stage.at("seccomp")
+        _load(stage, program)
+
+
+def _load(stage: Stage, program: seccomp.Program) -> None:
+    stage.at("seccomp")
+    mailbox = stage.plan.mailbox
+    if mailbox is None:
         program.load(stage.plan.filter_flags)
+        return
+    os.write(stage.sock, b"N")
+    mailbox.post(program.load(stage.plan.filter_flags))
 
 
 def _set_scheduling(process: Process) -> None:

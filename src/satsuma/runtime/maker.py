@@ -186,8 +186,7 @@ def _create(
     if options.trace is not None:
         options.trace.at("fifo", container.fifo)
     os.mkfifo(container.fifo, 0o622)
-    if config.uid_mappings:
-        os.chown(container.fifo, *config.host_ids(0, 0))  # init opens it as root of its user namespace
+    os.chmod(container.fifo, 0o622)  # root of a user namespace opens it as one of the others
     fifo = os.open(container.fifo, os.O_PATH | os.O_CLOEXEC)
     extras = Extras(
         bundle=bundle,

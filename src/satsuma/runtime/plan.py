@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from satsuma.linux.cgroup import Cgroup
+    from satsuma.runtime.notify import Mailbox
     from satsuma.runtime.trace import Trace
 
 INIT_PATH = "/sbin/docker-init"
@@ -155,7 +156,11 @@ class Plan:
         process: what `satsuma.runtime.process.finish` works on.
         born_last: an exec: everything is prepared outside of the container's pid namespace, and the process
             that the container can see is born when it has no more rights than the program (`birth`).
-        new_userns: the parent must write the id maps.
+        listener: the seccomp profile whose decisions an agent takes, None when it takes them all itself.
+        mailbox: how the listener's descriptor gets to the parent.
+        in_userns: the process will be in a user namespace, a new one or one that it joins.
+        reborn: the first process joins namespaces only, and the container's is born of it (step "rebirth").
+        time_offsets: of the new time namespace, which the parent makes; None for no new one.
         root_fd: detached mount of the root, made by the parent; -1: the new process makes it.
         warnings: what was asked for and is left out, one line each.
     """
@@ -169,12 +174,16 @@ class Plan:
         "extras",
         "filter_bpf",
         "filter_flags",
+        "in_userns",
         "join_pid",
-        "new_userns",
+        "listener",
+        "mailbox",
         "process",
+        "reborn",
         "root_fd",
         "selinux_label",
         "steps",
+        "time_offsets",
         "warnings",
     )
 
@@ -187,7 +196,9 @@ class Plan:
         self.config: Config | None = None
         self.clone_flags = 0
         self.join_pid: int | str | None = None
-        self.new_userns = False
+        self.in_userns = False
+        self.reborn = False
+        self.time_offsets: dict[str, Any] | None = None
         self.born_last = False
         self.root_fd = -1
         self.selinux_label = ""
@@ -195,6 +206,8 @@ class Plan:
         self.warnings: list[str] = []
         self.filter_bpf: bytes | None = None
         self.filter_flags = 0
+        self.listener: dict[str, Any] | None = None
+        self.mailbox: Mailbox | None = None
         # bounding, effective, permitted, inheritable, ambient
         self.capabilities = (0, 0, 0, 0, 0)
 
@@ -205,6 +218,8 @@ class Plan:
     def describe(self) -> str:
         """Return the plan as text, one step a line."""
         flags = [kind for kind, flag in ns.FLAGS.items() if self.clone_flags & flag]
+        if self.time_offsets is not None:
+            flags.append("time")
         lines = [f"clone new={','.join(flags) or '-'}"]
         lines += [step.describe() for step in self.steps]
         process = self.process
@@ -317,46 +332,67 @@ def _plan_filter(plan: Plan, profile: dict[str, Any] | None) -> None:
         return
     if not profile:
         return
-    if profile.get("listenerPath") or profile.get("listenerMetadata"):
-        raise ConfigError("seccomp notify listeners are not supported")
-    if any(rule.get("action") == "SCMP_ACT_NOTIFY" for rule in profile.get("syscalls") or []):
-        raise ConfigError("SCMP_ACT_NOTIFY needs a seccomp listener, which is not supported")
     try:
         plan.filter_bpf = seccomp.compile_profile(profile)
         plan.filter_flags = seccomp.filter_flags(profile)
+        if seccomp.asks(profile):
+            plan.listener = profile
+            plan.filter_flags |= seccomp.NEW_LISTENER
     except (seccomp.ProfileError, KeyError) as error:
         raise ConfigError(f"invalid seccomp profile: {error}") from error
 
 
 def _plan_namespaces(plan: Plan, config: Config, cgroup: Cgroup | None) -> None:
-    joins: list[tuple[str, int | str]] = []
-    for kind, flag in ns.FLAGS.items():  # in the order in which they must be joined
+    new, joins = _namespaces(plan, config)
+    plan.in_userns = "user" in config.namespaces or "user" in plan.extras.ns_fds
+    if new & syscalls.CLONE_NEWTIME:
+        # Nobody has entered it when the offsets are written, so it is made by the parent for its child.
+        new &= ~syscalls.CLONE_NEWTIME
+        plan.time_offsets = config.time_offsets
+    own_cgroupns = new & syscalls.CLONE_NEWCGROUP
+    new &= ~syscalls.CLONE_NEWCGROUP
+    if cgroup is not None:
+        plan.add("join_cgroup", cgroup.join_files())
+    joined = "user" in joins
+    # Whoever has entered a user namespace can no longer join what belongs to the host, and what is made there must
+    # belong to it: so a helper joins first, then the process is born into what is new (runc nsexec.c, stage 1).
+    made_inside = bool(new & syscalls.CLONE_NEWUSER) and (bool(joins) or plan.join_pid is not None)
+    plan.reborn = made_inside or (joined and bool(new))
+    for kind in sorted(joins, key=_JOIN_ORDER.index):
+        plan.add("setns", kind, joins[kind])
+    if joined and (config.uid_mappings or config.gid_mappings):
+        plan.add("check_maps", config.uid_mappings, config.gid_mappings)
+    if plan.reborn:
+        plan.add("rebirth", new)
+    else:
+        plan.clone_flags = new
+    if new & syscalls.CLONE_NEWUSER:
+        plan.add("userns_maps")
+    if own_cgroupns:
+        # The root of a cgroup namespace is the group of the process at that moment: join first, unshare then.
+        plan.add("unshare", syscalls.CLONE_NEWCGROUP)
+    if new & syscalls.CLONE_NEWNET:
+        plan.add("loopback_up")
+
+
+_JOIN_ORDER = ("ipc", "uts", "net", "cgroup", "time", "user", "mnt")
+
+
+def _namespaces(plan: Plan, config: Config) -> tuple[int, dict[str, int | str]]:
+    """Return (CLONE_NEW* flags, {kind: descriptor or path to join}); the pid namespace is joined by the parent."""
+    new = 0
+    joins: dict[str, int | str] = {}
+    for kind, flag in ns.FLAGS.items():
         if kind not in config.namespaces and kind not in plan.extras.ns_fds:
             continue
         where: int | str = plan.extras.ns_fds.get(kind, config.namespaces.get(kind, ""))
         if where == "":
-            plan.clone_flags |= flag
+            new |= flag
         elif kind == "pid":
             plan.join_pid = where
         else:
-            joins.append((kind, where))
-    if plan.clone_flags & syscalls.CLONE_NEWTIME:
-        raise ConfigError("new time namespaces are not supported")
-    if plan.clone_flags and any(kind == "user" for kind, _ in joins):
-        raise ConfigError("joining a user namespace together with new namespaces is not supported")
-    plan.new_userns = bool(plan.clone_flags & syscalls.CLONE_NEWUSER)
-    if cgroup is not None:
-        plan.add("join_cgroup", cgroup.join_files())
-    if plan.new_userns:
-        plan.add("userns_maps")
-    for kind, where in joins:
-        plan.add("setns", kind, where)
-    if plan.clone_flags & syscalls.CLONE_NEWCGROUP:
-        # The root of a cgroup namespace is the group of the process at that moment: join first, unshare then.
-        plan.clone_flags &= ~syscalls.CLONE_NEWCGROUP
-        plan.add("unshare", syscalls.CLONE_NEWCGROUP)
-    if plan.clone_flags & syscalls.CLONE_NEWNET:
-        plan.add("loopback_up")
+            joins[kind] = where
+    return new, joins
 
 
 def _plan_rootfs(plan: Plan, config: Config, cgroup: Cgroup | None) -> None:
@@ -403,8 +439,10 @@ def _plan_mount(plan: Plan, spec: MountSpec, config: Config, cgroup: Cgroup | No
         else:
             plan.add("mount_cgroup1", spec, _cgroup1_entries(cgroup, own_cgroupns))
         return
-    if spec.idmap:
-        raise ConfigError(f"mount {spec.destination}: idmapped mounts are not supported")
+    if spec.idmap and not spec.uid_mappings and "user" not in config.namespaces:
+        raise ConfigError(
+            f"mount {spec.destination}: idmap needs mappings, or a user namespace to take them from"
+        )
     # A tmpfs (also /dev) must stay writable until what belongs into it has been made.
     if spec.fstype == "tmpfs" and not spec.bind and spec.attr_set & syscalls.MOUNT_ATTR_RDONLY:
         spec.attr_set &= ~syscalls.MOUNT_ATTR_RDONLY

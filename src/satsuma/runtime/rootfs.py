@@ -61,7 +61,12 @@ def root_overlay(stage: Stage, overlay: dict[str, Any]) -> None:
 def root_bind(stage: Stage, path: str) -> None:
     """Bind the root directory on a mount of its own, which pivot_root(2) needs."""
     try:
-        fd = mounts.open_tree_clone(path, recursive=True)
+        try:
+            fd = mounts.open_tree_clone(path, recursive=True)
+        except PermissionError:
+            if not stage.plan.in_userns:
+                raise
+            fd = stage.ask_mount(path)
         if not _stat.S_ISDIR(os.fstat(fd).st_mode):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
         _attach_root(stage, fd)
@@ -231,11 +236,7 @@ def bind(stage: Stage, spec: MountSpec) -> None:
     """Bind-mount a file or directory of the host."""
     try:
         # A mount that was made for us elsewhere: it belongs to no mount namespace, so it can be moved into ours.
-        fd = (
-            os.dup(spec.source_fd)
-            if spec.source_fd >= 0
-            else mounts.open_tree_clone(spec.source, recursive=spec.recursive)
-        )
+        fd = os.dup(spec.source_fd) if spec.source_fd >= 0 else _clone_source(stage, spec)
     except OSError as error:
         raise _fail(spec, error, f"stat {spec.source}: ") from error
     try:
@@ -257,6 +258,18 @@ def bind(stage: Stage, spec: MountSpec) -> None:
         raise _fail(spec, error) from error
     finally:
         os.close(fd)
+
+
+def _clone_source(stage: Stage, spec: MountSpec) -> int:
+    if spec.idmap:
+        return stage.ask_mount(spec)
+    try:
+        return mounts.open_tree_clone(spec.source, recursive=spec.recursive)
+    except PermissionError:
+        if not stage.plan.in_userns:
+            raise
+    # Root of the container is an ordinary user out here, who may not walk to everything.
+    return stage.ask_mount(spec)
 
 
 def remount(stage: Stage, spec: MountSpec) -> None:

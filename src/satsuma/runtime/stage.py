@@ -27,7 +27,7 @@ from satsuma.linux import mount as mounts
 from satsuma.linux import ns, prctl, pty, syscalls
 from satsuma.linux.passwd import UserError, find_home, resolve_user
 from satsuma.linux.root import Root
-from satsuma.runtime import hooks, rootfs
+from satsuma.runtime import birth, hooks, rootfs
 from satsuma.runtime.errors import StepError, error_text
 from satsuma.runtime.finish import finish
 
@@ -99,6 +99,21 @@ class Stage:
         answer = os.read(self.sock, 4096)
         if answer[:1] != b"K":
             raise StepError(answer[1:].decode("utf-8", "replace") or "parent process is gone")
+
+    def ask_mount(self, what: object) -> int:
+        """Let the parent make the mount of a step of the plan, which needs rights that we do not have."""
+        index = next(
+            number
+            for number, entry in enumerate(self.plan.steps)
+            if entry.name in ("bind", "root_bind") and entry.args[0] is what
+        )
+        os.write(self.sock, b"S" + index.to_bytes(4, "big"))
+        sock = _socket.socket(fileno=self.sock)
+        answer, ancillary, _, _ = sock.recvmsg(4096, 64, _socket.MSG_CMSG_CLOEXEC)
+        sock.detach()
+        if answer[:1] != b"K" or not ancillary:
+            raise StepError(answer[1:].decode("utf-8", "replace") or "parent process is gone")
+        return int(struct.unpack("i", ancillary[0][2][:4])[0])
 
     def private_procfs(self) -> int:
         """Return a procfs mount which nobody can have covered: all our writes below /proc go through it."""
@@ -233,6 +248,10 @@ def join_cgroup(stage: Stage, files: list[str]) -> None:
 def userns_maps(stage: Stage) -> None:
     """Wait for the id maps, then become root of the user namespace."""
     stage.ask_parent(b"U")
+    _become_root()
+
+
+def _become_root() -> None:
     syscalls.setresgid(0, 0, 0)
     syscalls.setresuid(0, 0, 0)
     # The change of ids has reset it to /proc/sys/fs/suid_dumpable.
@@ -246,10 +265,23 @@ def setns(stage: Stage, kind: str, where: int | str) -> None:
         if ns.ns_type(fd) != ns.FLAGS[kind]:
             raise StepError(f"namespace {where} is not of type {kind}")
         ns.setns(fd, kind)
+        if kind == "user":
+            _become_root()
     except OSError as error:
         raise StepError(f"unable to join {kind} namespace {where}: {error_text(error)}") from error
     finally:
         os.close(fd)
+
+
+def check_maps(
+    stage: Stage, uid_mappings: list[tuple[int, int, int]], gid_mappings: list[tuple[int, int, int]]
+) -> None:
+    """The mappings beside the path of a user namespace may only say what holds there anyway."""
+    for name, wanted in (("uid_map", uid_mappings), ("gid_map", gid_mappings)):
+        with open(f"/proc/self/{name}", "rb") as file:
+            lines = [tuple(map(int, line.split())) for line in file]
+        if sorted(lines) != sorted(wanted):
+            raise StepError(f"the mappings of the configuration are not those of the user namespace ({name})")
 
 
 def setns_init(stage: Stage, flags: int) -> None:
@@ -259,9 +291,7 @@ def setns_init(stage: Stage, flags: int) -> None:
     except OSError as error:
         raise StepError(f"unable to join the namespaces of the container: {error_text(error)}") from error
     if flags & syscalls.CLONE_NEWUSER:
-        syscalls.setresgid(0, 0, 0)
-        syscalls.setresuid(0, 0, 0)
-        prctl.set_dumpable(dumpable=False)
+        _become_root()
 
 
 def unshare(stage: Stage, flags: int) -> None:
@@ -456,6 +486,8 @@ OPERATIONS: dict[str, Any] = {
     "join_cgroup": join_cgroup,
     "userns_maps": userns_maps,
     "setns": setns,
+    "check_maps": check_maps,
+    "rebirth": birth.rebirth,
     "setns_init": setns_init,
     "unshare": unshare,
     "loopback_up": loopback_up,

@@ -135,7 +135,7 @@ def test_no_devices_when_dev_is_a_bind_mount() -> None:
         ({"destination": "/x", "type": "bind"}, "without a source"),
         ({"destination": "/x"}, "without a type"),
         ({"destination": "/x", "type": "proc", "options": ["tmpcopyup"]}, "tmpfs only"),
-        ({"destination": "/x", "type": "bind", "source": "/", "options": ["idmap"]}, "not supported"),
+        ({"destination": "/x", "type": "bind", "source": "/", "options": ["idmap"]}, "needs mappings"),
     ],
 )
 def test_impossible_mounts(mount: dict, text: str) -> None:
@@ -143,10 +143,62 @@ def test_impossible_mounts(mount: dict, text: str) -> None:
         _plan(lambda raw: raw["mounts"].append(mount))
 
 
-def test_notify_is_refused() -> None:
-    profile = {"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x"}
-    with pytest.raises(ConfigError, match="not supported"):
+def _asking(*names: str, **more: object) -> dict:
+    return {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": list(names), "action": "SCMP_ACT_NOTIFY"}],
+        **more,
+    }
+
+
+@pytest.mark.parametrize(
+    ("profile", "text"),
+    [
+        (_asking("mkdir"), "SCMP_ACT_NOTIFY without listenerPath"),
+        (_asking("mkdir", listenerPath="x"), "must be absolute"),
+        (_asking("write", listenerPath="/x"), "cannot be used for the write syscall"),
+        ({"defaultAction": "SCMP_ACT_NOTIFY", "listenerPath": "/x"}, "cannot be used as default action"),
+        (
+            {"defaultAction": "SCMP_ACT_ALLOW", "listenerMetadata": "x"},
+            "listenerMetadata without listenerPath",
+        ),
+    ],
+)
+def test_impossible_listeners(profile: dict, text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
         _plan(lambda raw: raw["linux"].update(seccomp=profile))
+
+
+def test_a_profile_that_asks_gets_a_listener() -> None:
+    made = _plan(lambda raw: raw["linux"].update(seccomp=_asking("mkdir", listenerPath="/x")))
+    assert made.filter_flags & 8 and made.listener is not None
+    quiet = _plan(
+        lambda raw: raw["linux"].update(seccomp={"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x"})
+    )
+    assert quiet.listener is None
+
+
+def test_namespaces_are_joined_before_the_user_namespace_is_made() -> None:
+    def change(raw: dict) -> None:
+        raw["linux"]["namespaces"] = [
+            {"type": "pid"},
+            {"type": "mount"},
+            {"type": "user"},
+            {"type": "network", "path": "/proc/1/ns/net"},
+        ]
+        raw["linux"]["uidMappings"] = raw["linux"]["gidMappings"] = [
+            {"containerID": 0, "hostID": 7, "size": 1}
+        ]
+        raw["linux"].pop("sysctl", None)
+        raw.pop("hostname", None)
+
+    made = _plan(change)
+    assert made.clone_flags == 0 and made.reborn
+    assert [name for name in _names(made) if name in ("setns", "rebirth", "userns_maps")] == [
+        "setns",
+        "rebirth",
+        "userns_maps",
+    ]
 
 
 def test_describe_shows_every_step() -> None:
