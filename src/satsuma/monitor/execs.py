@@ -9,6 +9,7 @@ import socket
 from satsuma.linux import pidfd, pty
 from satsuma.monitor.backend import StartError
 from satsuma.monitor.loop import READ
+from satsuma.monitor.settle import report
 from satsuma.monitor.state import exit_code
 from satsuma.monitor.streams import STDERR, STDOUT, Stdio
 
@@ -191,9 +192,12 @@ class Session:
         try:
             if not self._starting.step():
                 return
-        except StartError as error:
+        except Exception as error:
             self._loop.forget(fd)
             self._abandon()
+            if not isinstance(error, StartError):
+                report()
+                error = StartError(f"{type(error).__name__}: {error}", 128)
             self._done(self, {"error": str(error), "kind": "StartError", "exit_code": error.exit_code})
             return
         # The last step has closed the descriptor: epoll has forgotten it, the loop has not.
