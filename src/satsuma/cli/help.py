@@ -153,7 +153,8 @@ def _flag_hint(message: str, path: str) -> str:
     if not message.startswith("unknown flag: --"):
         return ""
     table = read_table(FLAGS.get(path, "") if path else GLOBAL)
-    near = closest(message.removeprefix("unknown flag: --"), [flag.name for flag in table if not flag.hidden])
+    names = ["help", *(flag.name for flag in table if not flag.hidden)]
+    near = closest(message.removeprefix("unknown flag: --"), names)
     return f"\nDid you mean --{near[0]}?" if near else ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import json
 import os
@@ -10,8 +11,9 @@ from typing import Any
 
 from satsuma.base import log, sizes
 from satsuma.base.errors import InvalidParameter
+from satsuma.container.validate import RLIMITS, check_log_config
 from satsuma.daemon import settings
-from satsuma.engine.config import DEFAULT_SOCKET, EngineConfig
+from satsuma.engine.config import DEFAULT_BRIDGE, DEFAULT_SOCKET, EngineConfig
 from satsuma.spec.docker import LogConfig, Ulimit
 
 FILE_LIMIT = 1 << 20
@@ -66,7 +68,7 @@ def _read_file(path: str, *, must_exist: bool) -> settings.Given:
         )
     try:
         document = json.loads(data.decode("utf-8-sig")) if data.strip() else {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidParameter(f"unable to configure the daemon with file {path}: {error}") from error
     return settings.parse_file(document, path)
 
@@ -83,20 +85,24 @@ def _engine_config(values: dict[str, Any]) -> EngineConfig:
         debug=values["debug"],
         log_level="debug" if values["debug"] else values["log-level"],
         log_format=values["log-format"],
-        log_config=LogConfig(type=values["log-driver"], config=dict(values["log-opt"])),
+        log_config=check_log_config(
+            LogConfig(type=values["log-driver"], config=dict(values["log-opt"])),
+            LogConfig(type="json-file", config={}),
+        ),
         default_ulimits=tuple(_ulimit(name, limit) for name, limit in values["default-ulimit"].items()),
         default_shm_size=_size(values["default-shm-size"]),
         init=values["init"],
-        init_path=values["init-path"],
+        init_path=_init_path(values["init-path"]),
         no_new_privileges=values["no-new-privileges"],
-        seccomp_profile=values["seccomp-profile"],
+        seccomp_profile=_seccomp_profile(values["seccomp-profile"]),
+        seccomp_profile_name=values["seccomp-profile"] or "builtin",
         cgroup_driver=_cgroup_driver(values["exec-opt"]),
         cgroup_parent=values["cgroup-parent"],
         default_cgroupns_mode=values["default-cgroupns-mode"],
         default_ipc_mode=values["default-ipc-mode"],
-        bridge=values["bridge"],
+        bridge=values["bridge"] or _default_bridge(exec_root),
         bip=values["bip"],
-        mtu=values["mtu"],
+        mtu=values["mtu"] or settings.BY_FLAG["mtu"].default,
         icc=values["icc"],
         default_bind_ip=values["ip"],
         default_address_pools=tuple(_pool(pool) for pool in values["default-address-pool"]),
@@ -132,13 +138,13 @@ def _check_words(values: dict[str, Any]) -> None:
             ipaddress.ip_interface(values["bip"])
     except ValueError as error:
         raise InvalidParameter(f"invalid argument: {error}") from None
-    if values["bip"] and values["bridge"] not in ("", settings.BY_FLAG["bridge"].default):
+    if values["bip"] and values["bridge"]:
         raise InvalidParameter(
             "you specified -b & --bip, mutually exclusive options: please specify only one"
             if values["bridge"] != "none"
             else "you specified --bridge=none & --bip: there is no default bridge to give an address to"
         )
-    if not 68 <= values["mtu"] <= 65535:
+    if values["mtu"] and not 68 <= values["mtu"] <= 65535:
         raise InvalidParameter(f"invalid default MTU: {values['mtu']}")
     for label in values["label"]:
         if "=" not in label:
@@ -158,19 +164,55 @@ def _default_host(exec_root: str) -> str:
     return f"unix://{os.path.join(exec_root, os.path.basename(DEFAULT_SOCKET))}"
 
 
+def _default_bridge(exec_root: str) -> str:
+    """The default bridge; like the socket, a daemon with another exec-root has one of its own."""
+    if exec_root == os.path.dirname(DEFAULT_SOCKET):
+        return DEFAULT_BRIDGE
+    return f"satsuma-{hashlib.sha256(os.fsencode(exec_root)).hexdigest()[:7]}"
+
+
 def _check_host(host: str) -> str:
     protocol, separator, address = host.partition("://")
     if not separator:
         return _check_host(f"unix://{host}" if host.startswith("/") else f"tcp://{host}")
+    if protocol == "unix" and not address:
+        return f"unix://{DEFAULT_SOCKET}"
     if protocol == "unix" and address.startswith("/"):
         return host
     if protocol == "fd":
         return host
     if protocol == "tcp":
-        _, _, port = address.rpartition(":")
-        if port.isdecimal() and int(port) <= 65535:
+        # A name or address without a port means dockerd's port; the colons of [::1] are no port.
+        name, colon, port = address.rpartition(":")
+        if not colon or "]" in port:
+            return f"tcp://{address}:2375"
+        if port.isdecimal() and port.isascii() and int(port) <= 65535 and "/" not in name:
             return host
     raise InvalidParameter(f"invalid bind address ({host})")
+
+
+def _seccomp_profile(value: str) -> str:
+    """Return `unconfined`, "" for the one that is built in, or the content of the file that *value* names."""
+    if value in ("", "builtin", "default", "unconfined"):
+        return "" if value != "unconfined" else value
+    try:
+        with open(value, "rb") as file:
+            text = file.read(FILE_LIMIT + 1).decode()
+        if len(text) > FILE_LIMIT or not isinstance(json.loads(text), dict):
+            raise ValueError("not a seccomp profile")
+    except OSError as error:
+        raise InvalidParameter(
+            f"opening seccomp profile ({value}) failed: open {value}: {(error.strerror or '').lower()}"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidParameter(f"Decoding seccomp profile failed: {value}: {error}") from error
+    return text
+
+
+def _init_path(path: str) -> str:
+    if path and not os.access(path, os.X_OK):
+        raise InvalidParameter(f"init-path {path}: no such executable file")
+    return path
 
 
 def _cgroup_driver(options: list[str]) -> str:
@@ -191,9 +233,16 @@ def _cgroup_driver(options: list[str]) -> str:
 
 def _ulimit(name: str, limit: dict[str, Any]) -> Ulimit:
     try:
-        return Ulimit(name=limit.get("Name", name), soft=int(limit["Soft"]), hard=int(limit["Hard"]))
+        answer = Ulimit(name=limit.get("Name", name), soft=int(limit["Soft"]), hard=int(limit["Hard"]))
     except (KeyError, TypeError, ValueError):
         raise InvalidParameter(f"invalid default ulimit {name}: Name, Soft and Hard are needed") from None
+    if answer.name not in RLIMITS:
+        raise InvalidParameter(f"invalid ulimit type: {answer.name}")
+    if answer.hard != -1 and (answer.soft > answer.hard or answer.soft == -1):
+        raise InvalidParameter(
+            f"ulimit soft limit must be less than or equal to hard limit: {answer.soft} > {answer.hard}"
+        )
+    return answer
 
 
 def _pool(pool: dict[str, Any]) -> tuple[str, int]:

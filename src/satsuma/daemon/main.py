@@ -46,6 +46,16 @@ def main() -> int:
     except EngineError as error:
         print(f"satsumad: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        # A disk that is full or read-only, a kernel that refuses: the trace is for whoever asked for details.
+        _log.debug("failed to start", exc_info=True)
+        print(f"satsumad: failed to start daemon: {_os_error(error)}", file=sys.stderr)
+        return 1
+
+
+def _os_error(error: OSError) -> str:
+    what = (error.strerror or str(error)).lower()
+    return f"{os.fsdecode(error.filename)}: {what}" if error.filename is not None else what
 
 
 def _run(configuration: Configuration) -> int:

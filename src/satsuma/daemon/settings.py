@@ -8,13 +8,14 @@ Source: Docker Engine 28 `dockerd --help` and daemon.json reference.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from satsuma.base.errors import InvalidParameter
 from satsuma.engine import config as defaults
 
-Kind = Literal["string", "bool", "int", "list", "map", "pools", "ulimits", "size", "bool-map"]
+Kind = Literal["string", "bool", "int", "list", "map", "pools", "ulimits", "size"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,13 @@ class Setting:
 SETTINGS: tuple[Setting, ...] = (
     Setting("bip", "bip", "string", "", "IPv4 address for the default bridge"),
     Setting(
-        "bridge", "bridge", "string", defaults.DEFAULT_BRIDGE, "Attach containers to a network bridge", "b"
+        "bridge",
+        "bridge",
+        "string",
+        "",
+        f'Bridge of the default network, made if it is not there; "none" for no such network '
+        f"(default {defaults.DEFAULT_BRIDGE}, with another exec-root a name of its own)",
+        "b",
     ),
     Setting("cgroup-parent", "cgroup-parent", "string", "", "Set parent cgroup for all containers"),
     Setting("config-file", "", "string", "/etc/satsuma/daemon.json", "Daemon configuration file"),
@@ -115,9 +122,48 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("version", "", "bool", False, "Print version information and quit", "v"),
 )
 
+SINGLE = {
+    "containerd-namespace": "",
+    "default-runtime": "runc",
+    "experimental": "false",
+    "ip-forward": "true",
+    "ip-masq": "true",
+    "iptables": "true",
+    "raw-logs": "false",
+    "selinux-enabled": "false",
+    "storage-driver": "overlay2",
+    "tls": "false",
+    "tlsverify": "false",
+    "userland-proxy": "false",
+}
+"""Settings of dockerd that can have one value here, the one that says what this engine does."""
+
+ABSENT = frozenset(
+    """add-runtime runtimes allow-direct-routing authorization-plugin authorization-plugins bip6 cdi-spec-dir
+    cdi-spec-dirs containerd containerd-plugins-namespace cpu-rt-period cpu-rt-runtime cri-containerd default-gateway
+    default-gateway-v6 default-network-opt default-network-opts feature features fixed-cidr fixed-cidr-v6
+    host-gateway-ip host-gateway-ips http-proxy https-proxy proxies insecure-registry insecure-registries
+    ip-forward-no-drop ip6tables ipv6 max-concurrent-downloads max-concurrent-uploads max-download-attempts
+    metrics-addr network-control-plane-mtu no-proxy node-generic-resource node-generic-resources registry-mirror
+    registry-mirrors rootless storage-opt storage-opts swarm-default-advertise-addr tlscacert tlscert tlskey
+    userland-proxy-path userns-remap builder debug-address""".split()
+)
+"""Settings of dockerd that mean nothing here yet.  They are refused by name: nobody shall believe they took effect."""
+
 BY_FLAG = {setting.flag: setting for setting in SETTINGS}
 BY_SHORT = {setting.short: setting for setting in SETTINGS if setting.short}
 BY_KEY = {setting.key: setting for setting in SETTINGS if setting.key}
+
+_KINDS: dict[Kind, str] = {
+    "string": "a string",
+    "bool": "true or false",
+    "int": "a whole number",
+    "list": "a list of strings",
+    "map": "an object whose values are strings",
+    "pools": "a list of objects",
+    "ulimits": "an object of objects",
+    "size": 'a number of bytes or a string like "64m"',
+}
 
 _TRUE = {"1", "t", "T", "TRUE", "true", "True"}
 _FALSE = {"0", "f", "F", "FALSE", "false", "False"}
@@ -156,11 +202,35 @@ def parse_flags(arguments: list[str]) -> Given:
             name, has_value, value = word[2:].partition("=")
             setting = BY_FLAG.get(name)
             if setting is None:
-                raise InvalidParameter(f"unknown flag: --{name}")
+                _take_foreign(name, value if has_value else None, rest)
+                continue
             _take(given, setting, value if has_value else None, rest, f"--{name}")
         else:
             _parse_shorthands(given, word, rest)
     return given
+
+
+def _take_foreign(name: str, value: str | None, rest: list[str]) -> None:
+    """Go past a flag of dockerd that says what this engine does anyway.
+
+    Raises:
+        InvalidParameter: it says something else, or is no flag of dockerd's either.
+    """
+    if name in ABSENT:
+        raise InvalidParameter(f"--{name}: this setting of dockerd is not supported by this engine yet")
+    if name not in SINGLE:
+        raise InvalidParameter(f"unknown flag: --{name}")
+    only = SINGLE[name]
+    if value is None:
+        value = "true" if only in ("true", "false") else (rest.pop(0) if rest else "")
+    _check_single(f"--{name}", value, only)
+
+
+def _check_single(name: str, value: str, only: str) -> None:
+    if value != only:
+        raise InvalidParameter(
+            f"{name}={value}: not supported by this engine yet, the only value is {only or 'empty'}"
+        )
 
 
 def _parse_shorthands(given: Given, word: str, rest: list[str]) -> None:
@@ -236,7 +306,12 @@ def parse_file(document: Any, path: str) -> Given:
         raise InvalidParameter(
             f"unable to configure the daemon with file {path}: the file must hold a JSON object"
         )
-    unknown = sorted(set(document) - set(BY_KEY))
+    unknown = sorted(set(document) - set(BY_KEY) - set(SINGLE))
+    if absent := [key for key in unknown if key in ABSENT]:
+        raise InvalidParameter(
+            f"unable to configure the daemon with file {path}: "
+            f"{', '.join(absent)}: these settings of dockerd are not supported by this engine yet"
+        )
     if unknown:
         raise InvalidParameter(
             f"unable to configure the daemon with file {path}: "
@@ -244,11 +319,16 @@ def parse_file(document: Any, path: str) -> Given:
         )
     given = Given()
     for key, value in document.items():
+        if key in SINGLE:
+            _check_single(
+                f"unable to configure the daemon with file {path}: {key}", _show(value), SINGLE[key]
+            )
+            continue
         setting = BY_KEY[key]
         if not _fits(setting.kind, value):
             raise InvalidParameter(
                 f"unable to configure the daemon with file {path}: "
-                f"{key} must be of kind {setting.kind}, not {type(value).__name__}"
+                f"{key} must be {_KINDS[setting.kind]}, not {json.dumps(value)[:80]}"
             )
         given.values[setting.flag] = value
     return given
@@ -272,8 +352,6 @@ def _fits(kind: Kind, value: Any) -> bool:
             return isinstance(value, dict) and all(isinstance(item, dict) for item in value.values())
         case "pools":
             return isinstance(value, list) and all(isinstance(item, dict) for item in value)
-        case _:
-            return False
 
 
 def merge(flags: Given, file: Given, path: str) -> dict[str, Any]:

@@ -39,6 +39,8 @@ class EngineConfig:
     init_path: str = ""
     no_new_privileges: bool = False
     seccomp_profile: str = ""
+    """`unconfined`, the text of a profile, or "" for the one that is built in."""
+    seccomp_profile_name: str = "builtin"
     cgroup_driver: str = "cgroupfs"
     cgroup_parent: str = ""
     default_cgroupns_mode: str = "private"

@@ -220,9 +220,7 @@ class System:
 
 def security_options(core: Core) -> list[str]:
     """Return the security features that containers get by default."""
-    profile = core.config.seccomp_profile
-    name = "builtin" if profile in ("", "builtin", "default") else profile
-    options = [f"name=seccomp,profile={'unconfined' if name == 'unconfined' else name}"]
+    options = [f"name=seccomp,profile={core.config.seccomp_profile_name}"]
     if core.config.default_cgroupns_mode == "private":
         options.append("name=cgroupns")
     if core.config.no_new_privileges:
