@@ -1,11 +1,12 @@
-"""A virtual machine with Debian's kernel and a unified cgroup hierarchy, for what this machine's own kernel cannot show.
+"""A virtual machine with Debian's kernel and all layouts of control groups, which this machine's kernel cannot show.
 
     python tests/vm/machine.py run -- .venv/bin/python -m pytest tests/kernel/linux     a command in the guest
     python tests/vm/machine.py fetch                                                    only get the kernel
 
 The guest's root is this machine's root, read-only over 9p, under an overlay in the guest's memory: the same
 Python, the same tree, nothing to install or to pack.  A small initramfs (static busybox, a few modules) mounts it,
-mounts cgroup2 with all controllers and runs one command, whose output and status come back over a second 9p share.
+mounts the control groups or starts systemd, which does, and runs one command, whose output and status come back
+over a second 9p share.
 Emulation is done in software unless SATSUMA_VM_ACCEL says something else (`kvm`).
 
 Needs: qemu-system-x86_64, /bin/busybox (static), and once `apt-get download` for the kernel (or SATSUMA_VM_KERNEL, a
@@ -78,7 +79,9 @@ def _fetch_kernel(directory: Path) -> None:
         raise Unavailable(f"the package {KERNEL_PACKAGE} is not in apt's lists")
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-        fetched = subprocess.run(["apt-get", "download", names[0]], cwd=scratch, capture_output=True, text=True)
+        fetched = subprocess.run(
+            ["apt-get", "download", names[0]], cwd=scratch, capture_output=True, text=True
+        )
         packages = list(Path(scratch).glob("*.deb"))
         if fetched.returncode or not packages:
             raise Unavailable(f"apt-get download {names[0]}: {fetched.stderr.strip()[-200:]}")
@@ -139,20 +142,66 @@ busybox mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=none out
 exec busybox switch_root /new /bin/sh /out/guest
 """
 
-# The first program in the full root; with systemd, that is what is executed in the end.
+# The first program in the full root.
 GUEST = """
 cd {project}
-mount -t cgroup2 -o nsdelegate cgroup2 /sys/fs/cgroup
+{layout}
 ip link set lo up 2>/dev/null
 hostname satsuma-vm
-[ -b /dev/vda ] && mkswap /dev/vda >/dev/null && swapon /dev/vda
 export HOME=/root PATH={path} PYTHONDONTWRITEBYTECODE=1 SATSUMA_VM=1 LC_ALL=C.UTF-8 TMPDIR=/tmp
+[ -b /dev/vda ] && mkswap /dev/vda >/dev/null && swapon /dev/vda
 echo "satsuma-vm: $(uname -r), up $(cut -d. -f1 /proc/uptime) s" >/dev/console
-( {command} ) >/out/output 2>&1 </dev/null
+cat >/run/command <<'END_OF_COMMAND'
+{command}
+END_OF_COMMAND
+{start}
+"""
+PLAIN = """
+/bin/sh /run/command >/out/output 2>&1 </dev/null
 echo $? >/out/status
 sync
 poweroff -f 2>/dev/null || /bin/busybox poweroff -f
 """
+# systemd is process 1, with a bus and nothing else: of this machine's own units none is wanted.
+SYSTEMD = """
+rm -f /.dockerenv  # systemd would believe that it is in a container
+mkdir -p /run/systemd/system
+for unit in dbus.socket dbus.service; do
+  sed -e '/^\\[Unit\\]/a DefaultDependencies=no' -e '/^\\(After\\|Before\\|Requires\\)=sysinit/d' \\
+    /lib/systemd/system/$unit >/run/systemd/system/$unit
+done
+printf '[Unit]\\nDefaultDependencies=no\\nRequires=dbus.socket satsuma-vm.service\\nAfter=dbus.socket\\n' \\
+  >/run/systemd/system/satsuma-vm.target
+cat >/run/systemd/system/satsuma-vm.service <<END
+[Unit]
+DefaultDependencies=no
+Requires=dbus.socket
+After=dbus.socket
+[Service]
+Type=oneshot
+TimeoutStartSec=infinity
+Delegate=yes
+WorkingDirectory={project}
+Environment=HOME=/root PATH=$PATH PYTHONDONTWRITEBYTECODE=1 SATSUMA_VM=systemd LC_ALL=C.UTF-8 TMPDIR=/tmp
+ExecStart=/bin/sh -c '/bin/sh /run/command >/out/output 2>&1; echo \\$? >/out/status; sync; /bin/busybox poweroff -f'
+END
+exec /lib/systemd/systemd --unit=satsuma-vm.target --log-target=console --log-level=notice
+"""
+LAYOUTS = {
+    "v2": "mount -t cgroup2 -o nsdelegate cgroup2 /sys/fs/cgroup",
+    "v1": (
+        "mount -t tmpfs cgroup /sys/fs/cgroup; for c in cpu cpuacct cpuset memory devices freezer blkio pids hugetlb rdma "
+        "net_cls perf_event; do mkdir /sys/fs/cgroup/$c && mount -t cgroup -o $c cgroup /sys/fs/cgroup/$c; done"
+    ),
+}
+# What the kernel's command line says for a layout, and for systemd that makes it.
+PARAMETERS = {
+    ("v2", False): "cgroup_no_v1=all",
+    ("v1", False): "",
+    ("v2", True): "cgroup_no_v1=all systemd.unified_cgroup_hierarchy=1",
+    ("hybrid", True): "systemd.unified_cgroup_hierarchy=0 systemd.legacy_systemd_cgroup_controller=0",
+    ("v1", True): "systemd.unified_cgroup_hierarchy=0 systemd.legacy_systemd_cgroup_controller=1",
+}
 
 
 def _cpio_entry(name: str, mode: int, data: bytes, number: int, *, device: tuple[int, int] = (0, 0)) -> bytes:
@@ -208,20 +257,23 @@ def _arguments(kernel: Kernel, directory: Path, memory: int, append: str) -> lis
         *("-serial", f"file:{directory}/console"),
         *("-kernel", str(kernel.image), "-initrd", str(directory / "initramfs")),
         "-append",
-        f"console=ttyS0 panic=-1 quiet loglevel=4 cgroup_no_v1=all psi=1 mitigations=off nokaslr {append}".strip(),
+        f"console=ttyS0 panic=-1 quiet loglevel=4 fstab=no psi=1 swapaccount=1 mitigations=off nokaslr {append}".strip(),
         *("-virtfs", f"local,path=/,mount_tag=host,readonly=on,{share}"),
         *("-virtfs", f"local,path={directory}/out,mount_tag=out,{share}"),
         *("-drive", f"file={directory}/swap,if=virtio,format=raw", "-drive", f"file={directory}/disk,if=virtio,format=raw"),
     ]  # fmt: skip
 
 
-def run(command: str, *, timeout: float = 600, memory: int = 1536, guest: str = GUEST, append: str = "") -> Result:
+def run(
+    command: str, *, layout: str = "v2", systemd: bool = False, timeout: float = 600, memory: int = 1536
+) -> Result:
     """Boot, run a shell command in the guest, power off.
 
     Args:
         command: run by /bin/sh in the project's directory; what it writes to /out comes back in `Result.files`.
+        layout: of the control groups: "v2", "v1" or (only with systemd) "hybrid".
+        systemd: is process 1; otherwise a script is.
         memory: MiB.
-        guest: the script that becomes process 1, a template.
     Raises:
         Unavailable: there can be no machine here.
     """
@@ -236,10 +288,15 @@ def run(command: str, *, timeout: float = 600, memory: int = 1536, guest: str = 
         for name, size in (("swap", 128 << 20), ("disk", 512 << 20)):
             with open(directory / name, "wb") as file:
                 file.truncate(size)
-        (out / "guest").write_text(guest.format(project=PROJECT, path=path, command=command))
+        start = (SYSTEMD if systemd else PLAIN).format(project=PROJECT)
+        mounts = "" if systemd else LAYOUTS[layout]
+        script = GUEST.format(project=PROJECT, path=path, command=command, layout=mounts, start=start)
+        (out / "guest").write_text(script)
         began = time.monotonic()
         machine = subprocess.Popen(
-            _arguments(kernel, directory, memory, append), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+            _arguments(kernel, directory, memory, PARAMETERS[layout, systemd]),
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
         )
         try:
             _, errors = machine.communicate(timeout=timeout)
@@ -268,13 +325,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runner = commands.add_parser("run", help="run a command in the guest")
     runner.add_argument("--timeout", type=float, default=600)
     runner.add_argument("--memory", type=int, default=1536, help="MiB")
+    runner.add_argument("--layout", choices=("v2", "v1", "hybrid"), default="v2")
+    runner.add_argument("--systemd", action="store_true", help="systemd is process 1")
     runner.add_argument("command", nargs="+")
     options = parser.parse_args(arguments)
     try:
         if options.what == "fetch":
             print(find_kernel().image)
             return 0
-        result = run(" ".join(options.command), timeout=options.timeout, memory=options.memory)
+        result = run(
+            " ".join(options.command),
+            layout=options.layout,
+            systemd=options.systemd,
+            timeout=options.timeout,
+            memory=options.memory,
+        )
     except Unavailable as error:
         print(f"no virtual machine: {error}", file=sys.stderr)
         return 125
