@@ -46,6 +46,8 @@ class Actor:
 
     container_id: str
     monitor: Monitor | None = None
+    leaving: Monitor | None = None
+    """The monitor of a container that has ended, while it removes the rest of it."""
     pending: list[AttachSpec] = field(default_factory=list)
     """Clients that attached before the start; their descriptors are ours until they are handed over."""
     on_handover: list[Callable[[], None]] = field(default_factory=list)
@@ -79,6 +81,15 @@ class Actor:
         if removed:
             for explanation in self.explanations:
                 explanation.answer({"Steps": [], "Error": "the container was removed"})
+
+    async def departed(self) -> None:
+        """Wait until nothing is left of the last run: cgroup and monitor of a container exist once."""
+        if self.leaving is not None:
+            monitor = self.leaving
+            await monitor.wait()
+            monitor.close()
+            if self.leaving is monitor:
+                self.leaving = None
 
     def take_pending(self) -> list[AttachSpec]:
         """Return the waiting clients; the caller closes their descriptors after the hand-over."""

@@ -111,8 +111,9 @@ class Engine:
             supervise.cancel_restart(actor)
             if actor.supervisor is not None:
                 actor.supervisor.cancel()
-            if actor.monitor is not None:
-                actor.monitor.close()
+            for monitor in (actor.monitor, actor.leaving):
+                if monitor is not None:
+                    monitor.close()
             actor.drop_pending()
         await core.drain(CLOSE_LIMIT)
         await core.networks.close()

@@ -28,6 +28,10 @@ _WORDS = {
         "files, volumes and the request become an OCI configuration; the filter is compiled",
     ),
     "sent": ("send", "the configuration and its descriptors go to a monitor that was forked ahead"),
+    "open": (
+        "open",
+        "the monitor opens log file, control socket and pipes, and takes over the waiting clients",
+    ),
     "answered": (
         "receive",
         "the monitor has seen the program start; from now on it owns output and exit status",

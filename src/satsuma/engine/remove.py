@@ -74,6 +74,7 @@ async def remove_locked(core: Core, record: Record, *, volumes: bool) -> None:
         await blocking(_make_room, core, record.id)
         core.registry.remove(record.id)
     failpoint("engine.removed")
+    await actor.departed()
     drop_volumes(core, record, anonymous=volumes)
     core.emit(record, "destroy")
     actor.notify(record.state.exit_code, "", removed=True)

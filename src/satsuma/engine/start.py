@@ -84,6 +84,7 @@ async def run(core: Core, record: Record) -> None:
     """
     actor = core.actor(record)
     trace = Trace("start", record.id)
+    await actor.departed()
     sandbox: Sandbox | None = None
     with contextlib.ExitStack() as sources:
         try:
@@ -93,7 +94,7 @@ async def run(core: Core, record: Record) -> None:
             record, monitor = await _launch(
                 core, record, actor, sandbox, links, Sources(core, record, sources), trace
             )
-            trace.marks(monitor.marks)
+            trace.add_rows(monitor.steps)
             trace.step("answered")
         except BaseException as error:
             trace.step("answered")
@@ -172,7 +173,7 @@ async def _launch(
     plan = make_plan(core, record, sources.paths, tuple(link_env(record, links)))
     config = plan_config(record, plan)
     extras = await make_extras(core, record, config, sandbox, sources)
-    if actor.explanations:
+    if actor.explanations or trace.wanted:
         extras["explain"] = True
     attaches = actor.take_pending()
     trace.step("plan")
@@ -189,7 +190,8 @@ async def _launch(
                 log=log_spec(core, record),
                 exit_path=core.exit_path(record.id),
                 attaches=attaches,
-                trace=trace.wanted,
+                # What goes with its container has nothing to tell after a power failure.
+                durable=not record.host.auto_remove,
             )
         )
     finally:

@@ -37,13 +37,16 @@ def begin(core: Core, record: Record, monitor: Monitor) -> None:
 
 
 async def _watch(core: Core, container_id: str, monitor: Monitor) -> None:
-    status = await monitor.wait()
+    status = await monitor.ended()
     async with core.locks.hold(container_id):
         record = core.registry.get(container_id)
         if record is None or not record.state.is_live:
             return
+        actor = core.actor(record)
         await ended(core, record, status)
     core.launcher.prepare()
+    core.networks.prepare()
+    await actor.departed()
 
 
 async def ended(core: Core, record: Record, status: ExitStatus) -> None:
@@ -53,8 +56,7 @@ async def ended(core: Core, record: Record, status: ExitStatus) -> None:
     health.end(actor)
     actor.exited.set()
     if actor.monitor is not None:
-        actor.monitor.close()
-        actor.monitor = None
+        actor.leaving, actor.monitor = actor.monitor, None
     if status.oom_killed:
         core.emit(record, "oom")
     ran_for = max(0, status.finished_at_ns - record.state.started_ns) / 1e9

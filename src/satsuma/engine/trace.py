@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import Any
 
 _log = logging.getLogger("satsuma.trace")
 
@@ -12,7 +13,7 @@ _log = logging.getLogger("satsuma.trace")
 class Trace:
     """Collects times; costs a clock reading per step, and a log line at debug level."""
 
-    __slots__ = ("_last", "_name", "_start", "_steps", "_subject", "wanted")
+    __slots__ = ("_last", "_name", "_rows", "_start", "_steps", "_subject", "wanted")
 
     def __init__(self, name: str, subject: str) -> None:
         self.wanted = _log.isEnabledFor(logging.DEBUG)
@@ -20,27 +21,32 @@ class Trace:
         self._subject = subject
         self._start = self._last = time.monotonic_ns()
         self._steps: list[tuple[str, int, int]] = []
+        self._rows: Sequence[Sequence[Any]] = ()
 
     def step(self, name: str) -> None:
         """Note that the step *name* ends now."""
-        self._ended(name, time.monotonic_ns())
+        now = time.monotonic_ns()
+        self._steps.append((name, self._last, now))
+        self._last = now
 
-    def marks(self, marks: Iterable[tuple[str, int]]) -> None:
-        """Add steps that another process noted."""
-        for name, moment in marks:
-            self._ended(name, moment)
-
-    def _ended(self, name: str, moment: int) -> None:
-        self._steps.append((name, self._last, moment))
-        self._last = moment
+    def add_rows(self, rows: Sequence[Sequence[Any]]) -> None:
+        """Add what monitor and runtime did meanwhile, as rows of `runtime.trace`: for the log line only."""
+        self._rows = rows
 
     def spans(self) -> list[tuple[str, int, int]]:
         """Return (name, start, end) of each step, in nanoseconds of the monotonic clock."""
         return list(self._steps)
 
     def end(self) -> None:
-        """Write the line."""
-        if self.wanted:
-            total = (time.monotonic_ns() - self._start) / 1e6
-            steps = " ".join(f"{name}={(end - start) / 1e6:.2f}" for name, start, end in self._steps)
-            _log.debug("%s %s ms=%.2f %s", self._name, self._subject[:12], total, steps)
+        """Write the line: each step with the milliseconds from the end of the step before to its own."""
+        if not self.wanted:
+            return
+        ends = [(name, end) for name, _, end in self._steps]
+        ends += [(row[1], row[3] + row[4]) for row in self._rows]
+        ends.sort(key=lambda item: item[1])
+        last, words = self._start, []
+        for name, end in ends:
+            words.append(f"{name}={(end - last) / 1e6:.2f}")
+            last = end
+        total = (time.monotonic_ns() - self._start) / 1e6
+        _log.debug("%s %s ms=%.2f %s", self._name, self._subject[:12], total, " ".join(words))

@@ -308,12 +308,12 @@ class Monitor:
         self.start_time = 0
         self.started_at_ns = 0
         self.cgroup: dict[str, str] = {}
-        self.marks: list[tuple[str, int]] = []
         self.steps: list[list[Any]] = []
         self._exec_root = exec_root
         self._exit_path = exit_path
         self._channel = _MonitorChannel(sock, self)
         self._exit: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
+        self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._exec_exits: collections.OrderedDict[str, asyncio.Future[int]] = collections.OrderedDict()
         self._attachments: dict[str, Attachment] = {}
         self._attach_count = 0
@@ -327,7 +327,6 @@ class Monitor:
         self.start_time = body["start_time"]
         self.started_at_ns = body["started_at_ns"]
         self.cgroup = body["cgroup"]
-        self.marks = body.get("marks", [])
         self.steps = body.get("steps", [])
         self._exit_path = body["exit_path"]
 
@@ -354,6 +353,8 @@ class Monitor:
         match body.get("event"):
             case "exit":
                 self._set_exit(ExitStatus(body["exit_code"], body["oom_killed"], body["finished_at_ns"]))
+            case "gone":
+                wake(self._gone)
             case "exec_exit":
                 self._set_exec_exit(body["exec_id"], body["exit_code"])
             case "attach_end":
@@ -385,12 +386,12 @@ class Monitor:
             if not attachment.ended.done():
                 attachment.ended.set_result("ended")
         self._attachments.clear()
-        if self._abandoned and not self._exit.done():
+        if self._abandoned and not self._gone.done():
             return
         for future in self._exec_exits.values():
             if not future.done():
                 future.set_result(state.KILLED_WITH_MONITOR)
-        if self.init_pid and not self._exit.done():
+        if self.init_pid and not self._gone.done():
             spawn(f"monitor:bury:{self.container_id[:12]}", self._bury())
 
     async def _bury(self) -> None:
@@ -402,6 +403,7 @@ class Monitor:
                 break
             await asyncio.sleep(burial.PAUSE)
         self._set_exit(read_exit(self._exit_path) or burial.killed())
+        wake(self._gone)
 
     @property
     def exited(self) -> bool:
@@ -409,7 +411,12 @@ class Monitor:
         return self._exit.done()
 
     async def wait(self) -> ExitStatus:
-        """Wait for the end of the container; any number of callers, each may be cancelled."""
+        """Wait until the container has ended and nothing of it is left; any number of callers may."""
+        await asyncio.shield(self._gone)
+        return await asyncio.shield(self._exit)
+
+    async def ended(self) -> ExitStatus:
+        """Wait for the end of the container's init; its cgroup and the monitor's files are still being removed."""
         return await asyncio.shield(self._exit)
 
     async def exec_wait(self, exec_id: str) -> int:

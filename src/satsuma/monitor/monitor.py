@@ -20,12 +20,11 @@ import fcntl
 import functools
 import os
 import socket
+import time
 
-from satsuma.base import marks
 from satsuma.base.clock import now_ns
 from satsuma.base.errors import Conflict, EngineError, InvalidParameter, NotFound
 from satsuma.base.failpoints import failpoint
-from satsuma.base.marks import mark
 from satsuma.monitor import protocol, state
 from satsuma.monitor.backend import StartError
 from satsuma.monitor.control import DEFERRED, Connection, ControlServer
@@ -64,6 +63,8 @@ class Monitor:
 
     def __init__(self, exec_root: str, request: protocol.Message, backend: Backend) -> None:
         body = request.body
+        self._begun = time.monotonic_ns()
+        self._opened = 0
         self._request = request
         self._backend = backend
         self._container_id: str = body["container_id"]
@@ -71,6 +72,7 @@ class Monitor:
         self._exit_path: str = body["exit_path"]
         self._tty = bool(body.get("tty"))
         self._open_stdin = bool(body.get("open_stdin"))
+        self._durable = bool(body.get("durable", True))
         self._loop = Loop(report)
         self._control = ControlServer(
             self._loop,
@@ -130,7 +132,7 @@ class Monitor:
                 **take_attach(attach, self._request),
                 on_end=functools.partial(self._start_attach_ended, number),
             )
-        mark("monitor")
+        self._opened = time.monotonic_ns()
         self._start_init()
         failpoint("monitor.started")
         self._loop.watch_children(self._child_exited)
@@ -169,8 +171,6 @@ class Monitor:
         """Answer the launch request on its socket, which becomes a control connection; serve to the end."""
         connection = self._control.adopt(launch)
         reply = {"id": 0, **self._state()}
-        if self._request.body.get("trace"):
-            reply["marks"] = marks.take()
         self.add_steps(reply)
         connection.send(reply)
         # Nobody needs the file while we live, and the asker knows what is in it.
@@ -181,7 +181,8 @@ class Monitor:
     def add_steps(self, reply: Body) -> None:
         """Tell what the start has done, if that was asked for."""
         if (self._request.body.get("extras") or {}).get("explain"):
-            reply["steps"] = self._backend.take_steps()
+            opening = ["monitor", "open", [], self._begun, self._opened - self._begun, ""]
+            reply["steps"] = [opening, *self._backend.take_steps()] if self._opened else []
 
     def _state(self) -> Body:
         return {
@@ -316,7 +317,11 @@ class Monitor:
                 return
         failpoint("monitor.exit_written")
         self._exit = self._finished
-        # A restart of the container may follow at once: it must find neither our cgroup nor our socket.
+        # The next container may bind the same ports at once.  The rest of us concerns only a restart of this
+        # one, which waits until we are gone: the news do not.
+        self._backend.release()
+        self._control.broadcast({"event": "exit", **self._exit._asdict()})
+        failpoint("monitor.exit_told")
         self._control.stop_listening()
         try:
             self._backend.remove()
@@ -325,9 +330,10 @@ class Monitor:
         state.remove_run_dir(self._run_dir)
         os.close(self._lock_fd)
         failpoint("monitor.removed")
-        self._control.broadcast({"event": "exit", **self._exit._asdict()})
+        self._control.broadcast({"event": "gone"})
         self._linger(int(LINGER / LINGER_STEP))
-        state.sync_exit(self._exit_path)
+        if self._durable:
+            state.sync_exit(self._exit_path)
 
     def _give_up(self) -> None:
         """End as a killed monitor would: better than to say for ever that the container runs."""
@@ -384,8 +390,6 @@ def run(exec_root: str, launch: socket.socket, backend: Backend) -> None:
     request = protocol.receive(launch, assembler)
     if request is None:
         return
-    if request.body.get("trace"):
-        marks.begin()
     container_id = request.body["container_id"]
     set_title(f"satsuma:{container_id[:7]}", f"satsuma-monitor {container_id}")
     monitor = Monitor(exec_root, request, backend)

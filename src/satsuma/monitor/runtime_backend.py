@@ -144,15 +144,17 @@ class RuntimeBackend:
         """Return controller → directory."""
         return dict(self._cgroup.dirs) if self._cgroup is not None else {}
 
+    def release(self) -> None:
+        """Let go of the container's ports, which somebody may want before this process is gone."""
+        while self._hold_fds:
+            os.close(self._hold_fds.pop())
+
     def remove(self) -> None:
-        """Let go of the container's ports, then remove its cgroup.
+        """Remove the container's cgroup.
 
         Raises:
             OSError: processes are still in it.
         """
-        while self._hold_fds:
-            # A restart binds the same ports again, maybe before this process is gone.
-            os.close(self._hold_fds.pop())
         if self._cgroup is not None:
             self._cgroup.remove()
 

@@ -52,6 +52,7 @@ class LaunchSpec:
         console_size: (height, width), as Docker orders it.
         stdin_once: the first attached client whose stdin ends gives the process EOF.
         exit_path: where the exit record is written.
+        durable: the exit record shall survive a power failure.
     """
 
     container_id: str
@@ -64,7 +65,7 @@ class LaunchSpec:
     log: LogSpec = dataclasses.field(default_factory=LogSpec)
     exit_path: str
     attaches: Sequence[AttachSpec] = ()
-    trace: bool = False
+    durable: bool = True
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +129,7 @@ def launch_body(spec: LaunchSpec) -> tuple[Body, protocol.Packer]:
             "attrs": dict(spec.log.attrs),
         },
         "exit_path": spec.exit_path,
-        "trace": spec.trace,
+        "durable": spec.durable,
         "attaches": [attach_body(attach, packer) for attach in spec.attaches],
     }
     return body, packer

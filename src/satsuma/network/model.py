@@ -46,6 +46,8 @@ class NetworkOptions:
     """Network namespaces kept ready with a veth on the default bridge; 0 prepares none ahead."""
     user_pool_size: int = 2
     """Namespaces kept ready for user-defined networks."""
+    bare_pool_size: int = 2
+    """Namespaces kept ready for containers without a network, and for other network drivers."""
     dns: tuple[str, ...] = ()
     """Upstream servers of the embedded DNS; empty: those of the host's resolv.conf."""
 

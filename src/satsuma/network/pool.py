@@ -1,9 +1,9 @@
 """Network namespaces kept ready, so that a start only adds an address.
 
-Two kinds: with a veth pair that is a port of the default bridge already, and for user-defined networks with a
-veth pair that only has to be plugged in and the sockets of the embedded DNS.  One costs 2 to 3 ms to make and
-0.1 ms to finish.  The pool makes them while nobody waits: after an allocation it lets `QUIET` seconds pass without
-another one before it refills, unless it runs low.
+Three kinds: with a veth pair that is a port of the default bridge already; for user-defined networks with a
+veth pair that only has to be plugged in and the sockets of the embedded DNS; with loopback alone.  One costs 2 to
+3 ms to make and 0.1 ms to finish.  The pool makes them while nobody waits: after an allocation it lets `QUIET` seconds
+pass without another one before it refills, unless it runs low or hears that a container has ended.
 
 Sandboxes are used once.  Recycling one (flush addresses and routes, hand it to the next container) would be
 cheaper and is wrong: sysctls, firewall rules, sockets and conntrack entries of the old container would stay.
@@ -34,7 +34,8 @@ from satsuma.network.netns import Netns
 _log = logging.getLogger(__name__)
 
 QUIET = 0.05
-"""Seconds without an allocation after which a refill does not disturb."""
+SETTLED = 0.004
+"""Seconds after which a refill does not disturb: without an allocation, or after the end of a container."""
 LOW_WATER = 2
 GRACE = 1.0
 """Seconds after which a veth that outlived its namespace's last descriptor of ours is deleted."""
@@ -119,9 +120,12 @@ class SandboxPool:
     def __init__(self, prepare: Callable[[], Awaitable[Prepared]], size: int) -> None:
         self._prepare = prepare
         self._size = size
+        self._low_water = min(LOW_WATER, (size - 1) // 2)
         self._ready: deque[Prepared] = deque()
         self._wanted = asyncio.Event()
-        self._last_take = 0.0
+        self._waiting: asyncio.TimerHandle | None = None
+        self._quiet = asyncio.Event()
+        self._quiet.set()
         self._task: asyncio.Task[None] | None = None
         self._making: asyncio.Task[Prepared] | None = None
 
@@ -136,7 +140,7 @@ class SandboxPool:
 
     async def take(self) -> Prepared:
         """Return a prepared namespace, or make one now when the pool is dry."""
-        self._last_take = asyncio.get_running_loop().time()
+        self._be_quiet(QUIET)
         self._wanted.set()
         if self._ready:
             return self._ready.popleft()
@@ -188,12 +192,19 @@ class SandboxPool:
     async def _prepare_one(self) -> Prepared:
         return await self._prepare()
 
+    def prepare(self) -> None:
+        """Refill soon: a container has ended, the moment is a good one."""
+        self._be_quiet(SETTLED)
+
+    def _be_quiet(self, seconds: float) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+        self._quiet.clear()
+        self._waiting = asyncio.get_running_loop().call_later(seconds, self._quiet.set)
+
     async def _wait_for_quiet(self) -> None:
-        while len(self._ready) > LOW_WATER:
-            quiet_for = asyncio.get_running_loop().time() - self._last_take
-            if quiet_for >= QUIET:
-                return
-            await asyncio.sleep(QUIET - quiet_for)
+        while len(self._ready) > self._low_water and not self._quiet.is_set():
+            await self._quiet.wait()
 
 
 class Graveyard:

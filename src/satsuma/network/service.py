@@ -450,6 +450,10 @@ class NetworkService:
             live.netns = None
             self.stock.graveyard.notify()
 
+    def prepare(self) -> None:
+        """Make what the next containers will need, as a container has ended: now it holds up nobody."""
+        self.stock.prepare()
+
     async def release(self, container_id: str) -> None:
         """End a container's network; one that has none is no error.
 

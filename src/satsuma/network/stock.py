@@ -26,7 +26,7 @@ from satsuma.network.registry import KernelThread, Registry
 
 
 class Stock:
-    """Prepared sandboxes of both kinds, and the graveyard of links.
+    """Prepared sandboxes of all kinds, and the graveyard of links.
 
     Args:
         options: sizes of the pools; the exec-root, from which names and the link group derive.
@@ -51,17 +51,24 @@ class Stock:
         self._slow = ThreadPoolExecutor(1, thread_name_prefix="network-slow")
         self._default = SandboxPool(self._prepare_default, options.pool_size)
         self._user = SandboxPool(self._prepare_user, options.user_pool_size)
+        self._bare = SandboxPool(self._prepare_bare, options.bare_pool_size)
+        self._pools = (self._default, self._user, self._bare)
         self.graveyard = Graveyard(self.group, self.in_slow_thread)
 
     def start(self) -> None:
         """Start making sandboxes."""
-        self._default.start()
-        self._user.start()
+        for pool in self._pools:
+            pool.start()
+
+    def prepare(self) -> None:
+        """Make what is missing: a container has ended, the moment is a good one."""
+        for pool in self._pools:
+            pool.prepare()
 
     async def fill(self) -> None:
-        """Wait until both pools are full; for tests and measurements."""
-        await self._default.fill()
-        await self._user.fill()
+        """Wait until the pools are full; for tests and measurements."""
+        for pool in self._pools:
+            await pool.fill()
 
     async def discard(self) -> None:
         """Take apart what is ready, as when the default bridge is a new one; others are made."""
@@ -70,7 +77,7 @@ class Stock:
 
     async def stop(self) -> None:
         """Stop making sandboxes and take apart those that wait."""
-        for pool in (self._default, self._user):
+        for pool in self._pools:
             for prepared in await pool.stop():
                 await self._kernel.run(self._bury, prepared)
 
@@ -89,7 +96,7 @@ class Stock:
 
     async def bare(self) -> Netns:
         """Return a namespace with loopback only."""
-        return await self._make_netns()
+        return (await self._bare.take()).netns
 
     def new_veth_name(self) -> str:
         """Return a name for a veth; its beginning tells whose it is."""
@@ -99,8 +106,11 @@ class Stock:
         """Run *fn* where waiting for the kernel's grace periods holds up nobody."""
         await asyncio.get_running_loop().run_in_executor(self._slow, fn)
 
+    async def _prepare_bare(self) -> Prepared:
+        return Prepared(netns=await self._make_netns())
+
     async def _prepare_default(self) -> Prepared:
-        netns = await self.bare()
+        netns = await self._make_netns()
         bridge = self._registry.default_bridge
         if bridge is None or bridge.config is None:
             return Prepared(netns=netns)
@@ -117,7 +127,7 @@ class Stock:
         return prepared
 
     async def _prepare_user(self) -> Prepared:
-        prepared = Prepared(netns=await self.bare())
+        prepared = Prepared(netns=await self._make_netns())
 
         def make() -> None:
             prepared.veth = make_veth(self._host.route, prepared.netns, name=self.new_veth_name(), mtu=1500)

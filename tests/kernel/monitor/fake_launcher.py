@@ -109,6 +109,9 @@ class FakeBackend:
     def cgroup_dirs(self):
         return {}
 
+    def release(self):
+        pass
+
     def remove(self):
         pass
 
