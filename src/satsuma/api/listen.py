@@ -7,6 +7,7 @@ Source: docker/cli `-H`; sd_listen_fds(3); moby daemon/listeners.
 
 from __future__ import annotations
 
+import errno
 import grp
 import logging
 import os
@@ -92,6 +93,8 @@ def _bind_unix(path: str, group: str) -> socket.socket:
     os.makedirs(os.path.dirname(path) or "/", mode=0o755, exist_ok=True)
     try:
         if stat.S_ISSOCK(os.lstat(path).st_mode):
+            if _is_alive(path):
+                raise OSError(errno.EADDRINUSE, "another process answers there")
             os.unlink(path)
     except FileNotFoundError:
         pass
@@ -108,6 +111,22 @@ def _bind_unix(path: str, group: str) -> socket.socket:
     return sock
 
 
+def _is_alive(path: str) -> bool:
+    """Tell whether somebody listens on a unix socket; that of a dead process refuses."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # a listener whose backlog is full is EAGAIN, and alive
+        return probe.connect_ex(path) not in (errno.ECONNREFUSED, errno.ENOENT)
+
+
+def identity(path: str) -> tuple[int, int] | None:
+    """Return what tells the file at *path* from another one there later; None when there is none."""
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def _group_id(group: str) -> int:
     if not group or os.geteuid() != 0:
         return -1
@@ -122,6 +141,7 @@ def _group_id(group: str) -> int:
 
 
 def _bind_tcp(host: Host) -> list[socket.socket]:
+    _log.warning("the API on %s is open to everyone who can reach it, and with it root on this host", host)
     found = socket.getaddrinfo(
         host.address, host.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
     )

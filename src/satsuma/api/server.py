@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import satsuma
 from satsuma.api.application import Application
 from satsuma.api.connection import Connection
-from satsuma.api.listen import Host, open_sockets, parse_host
+from satsuma.api.listen import Host, identity, open_sockets, parse_host
 from satsuma.api.router import Router
 from satsuma.api.routes import ROUTES
 
@@ -37,13 +37,14 @@ class Server:
         self._app = app
         self._servers = servers
         self.hosts = hosts
+        self._files = {host.address: identity(host.address) for host in hosts if host.kind == "unix"}
 
     async def close(self, grace: float = GRACE) -> None:
         """Stop listening, cancel streams, let everything else finish within *grace* seconds."""
-        for host in self.hosts:
-            if host.kind == "unix":
+        for path, file in self._files.items():
+            if file is not None and identity(path) == file:
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(host.address)
+                    os.unlink(path)
         for server in self._servers:
             server.close()
         for connection in list(self._app.connections):

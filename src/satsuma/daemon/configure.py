@@ -44,7 +44,7 @@ def configure(arguments: list[str]) -> Configuration:
     file = _read_file(path, must_exist="config-file" in flags.values)
     values = settings.merge(flags, file, path)
     engine = _engine_config(values)
-    pidfile = values["pidfile"] or os.path.join(engine.exec_root, "satsumad.pid")
+    pidfile = os.path.abspath(values["pidfile"] or os.path.join(engine.exec_root, "satsumad.pid"))
     return Configuration(engine=engine, pidfile=pidfile, action="validate" if values["validate"] else "run")
 
 

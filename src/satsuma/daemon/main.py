@@ -11,10 +11,10 @@ import socket
 import sys
 
 from satsuma import __version__
-from satsuma.base import aio, atomic, log
+from satsuma.base import aio, log
 from satsuma.base.errors import EngineError
 from satsuma.daemon.configure import Configuration, configure
-from satsuma.daemon.lock import RootLock
+from satsuma.daemon.lock import PidFile, RootLock
 from satsuma.daemon.settings import usage
 
 _log = logging.getLogger(__name__)
@@ -66,16 +66,9 @@ def _run(configuration: Configuration) -> int:
             os.makedirs(root, exist_ok=True)
             os.chmod(root, mode)  # makedirs asks the umask; members of the socket's group must get through
             stack.callback(RootLock.acquire(root).release)
-        os.makedirs(os.path.dirname(configuration.pidfile), exist_ok=True)
-        atomic.write_file(configuration.pidfile, b"%d" % os.getpid(), mode=0o644, durable=False)
-        stack.callback(_unlink_quietly, configuration.pidfile)
+        stack.callback(PidFile.write(configuration.pidfile).remove)
         asyncio.run(_serve(configuration))
     return 0
-
-
-def _unlink_quietly(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
 
 
 async def _serve(configuration: Configuration) -> None:

@@ -35,7 +35,7 @@ from satsuma.engine.trace import Trace
 from satsuma.linux import seccomp
 from satsuma.monitor import logs
 from satsuma.monitor.client import LaunchError, LaunchSpec, LogSpec, Monitor
-from satsuma.network import Sandbox
+from satsuma.network import EndpointSpec, Sandbox
 
 _log = logging.getLogger(__name__)
 
@@ -119,10 +119,14 @@ async def allocate_network(core: Core, record: Record) -> Sandbox | None:
     mode = record.host.network_mode
     if mode.startswith("container:"):
         return None
+    specs, ports = endpoints.endpoint_specs(record), endpoints.port_specs(record)
+    if core.config.bridge == "none" and any(spec.network == "bridge" for spec in specs):
+        # As with dockerd's --bridge=none: what belongs to no network of its own has loopback only, and starts.
+        specs, ports = [EndpointSpec(network="none")], []
     sandbox = await core.networks.allocate(
         record.id,
-        endpoints.endpoint_specs(record),
-        endpoints.port_specs(record),
+        specs,
+        ports,
         record.config.hostname,
         name=record.name,
         dns=tuple(record.host.dns or core.config.dns),
