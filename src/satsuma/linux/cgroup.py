@@ -504,7 +504,11 @@ def _hand_on(directory: str, controllers: list[str]) -> None:
     path = directory + "/cgroup.subtree_control"
     try:
         write_file(path, " ".join("+" + name for name in controllers))
-    except OSError:
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            # Processes are in the way.  The kernel would still hand on those controllers that know threads, but
+            # then no group below could hold processes any more (cgroup-v2.rst "Threads").
+            return
         for name in controllers:
             try:
                 write_file(path, "+" + name)

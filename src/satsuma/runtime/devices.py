@@ -136,7 +136,7 @@ def plan_devices_v1(
 
     Args:
         current: text of devices.list.  It does not show exceptions from "everything is allowed".
-        fresh: the group is new: exceptions can only be those of its parent.
+        fresh: the group is new: such exceptions can only be those of its parent.
     """
     exceptions = exceptions_v1(rules)
     lines = [line for line in current.split("\n") if line]
@@ -144,7 +144,7 @@ def plan_devices_v1(
     if rules[0][0]:
         reset = [] if all_allowed and fresh else [(_ALLOW, "a")]
         return reset + [(_DENY, _text(numbers, access)) for numbers, access in exceptions.items()]
-    if all_allowed or fresh:
+    if all_allowed:
         return [(_DENY, "a"), *((_ALLOW, _text(numbers, access)) for numbers, access in exceptions.items())]
     now = _parse_list(lines)
     changes = []
