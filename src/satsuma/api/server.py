@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("satsuma.api")
 
 BACKLOG = 4096
-GRACE = 10.0
-"""Seconds that requests in progress may take after `close`."""
+GRACE = 1.0
+"""Seconds that requests in progress may take after `close`; a longer `stop -t 30` is cut off, not waited for."""
 
 
 class Server:

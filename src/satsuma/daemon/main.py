@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 
 from satsuma import __version__
 from satsuma.base import aio, log
@@ -18,6 +19,9 @@ from satsuma.daemon.lock import PidFile, RootLock
 from satsuma.daemon.settings import usage
 
 _log = logging.getLogger(__name__)
+
+STOP_LIMIT = 1.8
+"""Seconds within which a stop ends, apart from those that containers get with `--live-restore=false`."""
 
 
 def main() -> int:
@@ -42,7 +46,10 @@ def main() -> int:
         return 1
     log.set_up(configuration.engine.log_level, format=configuration.engine.log_format)
     try:
-        return _run(configuration)
+        status = _run(configuration)
+        if threading.active_count() > 1:
+            os._exit(status)  # work in a thread, for a client that is cut off; the interpreter would wait for it
+        return status
     except EngineError as error:
         print(f"satsumad: {error}", file=sys.stderr)
         return 1
@@ -80,6 +87,8 @@ async def _serve(configuration: Configuration) -> None:
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
+    for signum in (signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(signum, signal.SIG_IGN)  # what comes too early must not end us
     engine = await Engine.open(configuration.engine)
     try:
         loop.add_signal_handler(signal.SIGHUP, lambda: aio.spawn("reload", _reload(engine)))
@@ -90,10 +99,25 @@ async def _serve(configuration: Configuration) -> None:
             _log.info("API listen on %s", ", ".join(configuration.engine.hosts))
             await stop.wait()
             _log.info("stopping")
+            _end_without_fail(STOP_LIMIT + engine.close_limit, configuration.pidfile)
         finally:
             await server.close()
     finally:
         await engine.close()
+
+
+def _end_without_fail(limit: float, pidfile: str) -> None:
+    """End the process after *limit* seconds, whatever is unfinished: the next start expects that anyway."""
+
+    def end() -> None:
+        _log.warning("ended with work unfinished")
+        with contextlib.suppress(OSError):
+            os.unlink(pidfile)
+        os._exit(0)
+
+    timer = threading.Timer(limit, end)
+    timer.daemon = True
+    timer.start()
 
 
 async def _reload(engine: object) -> None:

@@ -29,7 +29,7 @@ from satsuma.volume import VolumeService
 
 _log = logging.getLogger(__name__)
 
-CLOSE_LIMIT = 1.0
+CLOSE_LIMIT = 0.5
 """Seconds that background work gets when the engine closes; SIGTERM has to end the daemon within two."""
 
 
@@ -99,6 +99,12 @@ class Engine:
             default_stop_timeout=fresh.default_stop_timeout,
         )
         core.bus.publish("daemon", "reload", core.engine_id, {"name": os.uname().nodename})
+
+    @property
+    def close_limit(self) -> float:
+        """Seconds that `close` may take for stopping containers."""
+        config = self._core.config
+        return 0.0 if config.live_restore else float(config.shutdown_timeout)
 
     async def close(self) -> None:
         """Stop; containers run on, unless `live_restore` is off."""
