@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-CREATED, RUNNING, PAUSED, STOPPED = "created", "running", "paused", "stopped"
+CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
 _ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+.-")
 
 
@@ -71,7 +71,12 @@ class Container:
         return self.pid > 0 and pidfd.is_alive(self.pid, self.data["init_process_start"])
 
     def status(self) -> str:
-        """Return created, running, paused or stopped."""
+        """Return creating, created, running, paused or stopped.
+
+        "creating" is also what a create that was killed leaves; `delete --force` removes it.
+        """
+        if not self.pid:
+            return CREATING
         if not self.is_alive():
             return STOPPED
         if self.cgroup().is_frozen():
@@ -99,7 +104,7 @@ class Container:
         state: dict[str, Any] = {
             "ociVersion": self.config.get("ociVersion", "1.0.0"),
             "id": self.id,
-            "pid": 0 if status == STOPPED else self.pid,
+            "pid": 0 if status in (CREATING, STOPPED) else self.pid,
             "status": status,
             "bundle": self.data["bundle"],
             "rootfs": self.data["rootfs"],
@@ -123,9 +128,14 @@ class Container:
 
     def remove_directory(self) -> None:
         """Forget the container."""
-        for name in os.listdir(self.directory):
-            os.unlink(f"{self.directory}/{name}")
-        os.rmdir(self.directory)
+        remove_directory(self.directory)
+
+
+def remove_directory(directory: str) -> None:
+    """Remove a container's directory, the state last: whoever is interrupted can be repeated."""
+    for name in sorted(os.listdir(directory), key=lambda name: name == "state.json"):
+        os.unlink(f"{directory}/{name}")
+    os.rmdir(directory)
 
 
 def check_id(container_id: str) -> str:
