@@ -122,7 +122,8 @@ async def _take_up(core: Core, record: Record, monitor: Monitor | None) -> None:
 
 async def _start_at_boot(core: Core, was_up: set[str]) -> None:
     """Start what its restart policy wants up, and remove what `--rm` should have removed."""
-    for record in list(core.registry):
+    # Those that join another's namespaces come after it.
+    for record in sorted(core.registry, key=lambda record: "container:" in str(_modes(record))):
         status = record.state.status
         if status is Status.REMOVING or status is Status.DEAD:
             continue
@@ -145,6 +146,10 @@ async def _start_at_boot(core: Core, was_up: set[str]) -> None:
                     await start.run(core, current)
         except EngineError as error:
             _log.error("failed to start container %s: %s", record.name, error)
+
+
+def _modes(record: Record) -> tuple[str, str, str]:
+    return record.host.network_mode, record.host.ipc_mode, record.host.pid_mode
 
 
 async def _remove(core: Core, record: Record) -> None:

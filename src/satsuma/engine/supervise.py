@@ -27,6 +27,8 @@ _log = logging.getLogger(__name__)
 
 KILL_TIMEOUT = 10.0
 SIGKILL = 9
+OWNER_LIMIT = 20.0
+"""Seconds that a restart waits for the container whose namespaces it joins."""
 DEFAULT_STOP_SIGNAL = "SIGTERM"
 
 
@@ -116,6 +118,7 @@ def end_execs(core: Core, record: Record, actor: Actor) -> None:
 
 async def restart_later(core: Core, container_id: str, pause: float) -> None:
     await asyncio.sleep(pause)
+    await _wait_for_owners(core, container_id)
     async with core.locks.hold(container_id):
         record = core.registry.get(container_id)
         if record is None or record.state.status is not Status.RESTARTING:
@@ -128,6 +131,23 @@ async def restart_later(core: Core, container_id: str, pause: float) -> None:
             _log.warning("restart of %s failed: %s", record.name, error)
             record = core.current(record)
             await _give_up(core, record, actor)
+
+
+async def _wait_for_owners(core: Core, container_id: str) -> None:
+    """Wait for the containers whose namespaces this one joins, if they are about to start as well.
+
+    After a reboot all of them start at once; `--net container:web` must not fail because web is a moment later.
+    """
+    record = core.registry.get(container_id)
+    modes = (record.host.network_mode, record.host.ipc_mode, record.host.pid_mode) if record else ()
+    deadline = asyncio.get_running_loop().time() + OWNER_LIMIT
+    for mode in modes:
+        kind, _, owner_id = mode.partition(":")
+        while kind == "container" and asyncio.get_running_loop().time() < deadline:
+            owner = core.registry.get(owner_id)
+            if owner is None or not owner.state.is_up or core.actor(owner).monitor is not None:
+                break
+            await asyncio.sleep(0.05)
 
 
 async def _give_up(core: Core, record: Record, actor: Actor) -> None:
