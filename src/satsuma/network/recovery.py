@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
@@ -118,6 +119,10 @@ def drop_leftovers(
         if link.kind == "veth" and link.name.startswith(veth_prefix) and link.name not in owned
     ]
     if stray:
-        host.route.run(*(rt.set_link(link.index, master=0, group=group) for link in stray))
+        # Those of containers that ended while the daemon was dead go by themselves, now or in a moment.
+        host.route.run(
+            *(rt.set_link(link.index, master=0, group=group) for link in stray),
+            ignore=(errno.ENODEV, errno.EINVAL),
+        )
     registry.delete_stray_bridges()
     return bool(stray)

@@ -392,7 +392,7 @@ class Registry:
         elif network.record.driver in ("macvlan", "ipvlan") and not network.record.option("parent"):
             link = self._host.route.link(f"dm-{network.record.id[:12]}")
             if link is not None and link.alias == self._host.owner:
-                self._host.route.run(rt.del_link(link.index))
+                self._host.route.run(rt.del_link(link.index), ignore=(errno.ENODEV,))
 
     def delete_bridges(self) -> None:
         """Delete all bridges of this engine, with or without a network; in the kernel thread."""
