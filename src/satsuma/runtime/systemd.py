@@ -404,7 +404,7 @@ def annotated_properties(annotations: Json) -> list[Property]:
         if len(name) < 3 or not set(name) <= _SETTABLE:
             raise ConfigError(f"annotation {key} name incorrect: {name}")
         parsed = parse_variant(str(value))
-        if name.endswith("Sec"):
+        if name.endswith("Sec") and name[-4:-3].islower():  # not "…USec"
             name, parsed = name.removesuffix("Sec") + "USec", _microseconds(key, parsed)
         properties.append((name, parsed))
     return properties

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from satsuma.linux.cgroup import layout
 from satsuma.runtime.features import example_spec
 
 REPOSITORY = Path(__file__).parents[3]
@@ -39,6 +40,9 @@ MAKE = LIFE | set(
     satsuma.runtime.mounts satsuma.runtime.plan satsuma.runtime.resources satsuma.runtime.rootfs satsuma.runtime.stage
     """.split()
 )
+
+if layout().mode == "v2":
+    MAKE |= {"satsuma.linux.bpf_devices"}
 
 
 class Program:
