@@ -48,7 +48,8 @@ def main() -> int:
     try:
         status = _run(configuration)
         if threading.active_count() > 1:
-            os._exit(status)  # work in a thread, for a client that is cut off; the interpreter would wait for it
+            # Work in a thread, for a client that is cut off; the interpreter would wait for it.
+            os._exit(status)
         return status
     except EngineError as error:
         print(f"satsumad: {error}", file=sys.stderr)
