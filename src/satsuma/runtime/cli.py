@@ -36,22 +36,23 @@ _PROCESS = "console-socket:str pid-file:str pidfd-socket:str preserve-fds:int no
 class Context:
     """Global flags, and where errors go."""
 
-    __slots__ = ("debug", "log", "log_format", "lsm_optional", "root", "systemd_cgroup")
+    __slots__ = ("criu", "debug", "log", "log_format", "lsm_optional", "root", "systemd_cgroup")
 
     def __init__(self, values: Values) -> None:
         self.root: str = values.get("root") or _default_root()
         self.log: str = values.get("log", "")
+        self.criu: str = values.get("criu", "criu")
         self.log_format: str = values.get("log-format", "text")
         self.debug = bool(values.get("debug"))
         if self.log_format not in ("text", "json"):
-            raise UsageError(f'invalid "log-format": {self.log_format}')
+            raise RuntimeFailure(f"invalid log-format: {self.log_format}")
         missing_lsm = values.get("missing-lsm", "refuse")
         if missing_lsm not in ("refuse", "warn"):
-            raise UsageError(f'invalid "missing-lsm": {missing_lsm}')
+            raise RuntimeFailure(f"invalid missing-lsm: {missing_lsm}")
         self.lsm_optional = missing_lsm == "warn"
         self.systemd_cgroup = bool(values.get("systemd-cgroup"))
         if values.get("rootless", "auto") not in ("auto", "false"):
-            raise UsageError("--rootless is not supported")
+            raise RuntimeFailure("--rootless=true is not supported: the runtime needs root")
 
     def entry(self, level: str, message: str) -> None:
         """Write one log entry to the log file, or to stderr when there is none."""
@@ -89,7 +90,7 @@ def _default_root() -> str:
 
 def _one_id(args: list[str], command: str) -> str:
     if len(args) != 1:
-        raise UsageError(f'"{NAME} {command}" requires exactly 1 argument(s)')
+        raise UsageError(f'"{command}" requires exactly 1 argument(s)', count=True)
     return args[0]
 
 
@@ -100,16 +101,34 @@ def _options(context: Context, values: Values) -> Options:
     # Before anything of a container can look at us; the commands that make no process are never in its sight.
     prctl.set_dumpable(dumpable=False)
     options = Options()
+    options.preserve_fds = _preserved(values.get("preserve-fds", 0))
     options.console_socket = values.get("console-socket", "")
     options.pid_file = values.get("pid-file", "")
     options.pidfd_socket = values.get("pidfd-socket", "")
-    options.preserve_fds = values.get("preserve-fds", 0)
     options.no_new_keyring = bool(values.get("no-new-keyring"))
     options.no_pivot = bool(values.get("no-pivot"))
     options.detach = bool(values.get("detach"))
     options.lsm_optional = context.lsm_optional
     options.systemd_cgroup = context.systemd_cgroup
     return options
+
+
+def _preserved(count: int) -> int:
+    """Return *count*, the descriptors from 3 on that the process shall get, if they are there.
+
+    Checked before we open any ourselves: one of ours in their place would end up in the container.
+    """
+    passed = os.environ.get("LISTEN_FDS", "")
+    total = count + (int(passed) if passed.isascii() and passed.isdigit() and len(passed) < 5 else 0)
+    if not 0 <= count <= 1 << 16:
+        raise RuntimeFailure(f"invalid number of file descriptors to preserve: {count}")
+    for number in range(total):
+        try:
+            os.fstat(3 + number)
+        except OSError as error:
+            where = f"stat /proc/self/fd/{3 + number}: no such file or directory"
+            raise RuntimeFailure(f"unable to stat preserved-fd {number} (of {total}): {where}") from error
+    return count
 
 
 def _create(context: Context, values: Values, args: list[str]) -> int:
@@ -208,7 +227,8 @@ def _start(context: Context, values: Values, args: list[str]) -> int:
 
 def _state(context: Context, values: Values, args: list[str]) -> int:
     container = state.load(context.root, _one_id(args, "state"))
-    os.write(1, fastjson.dumps_indented(container.oci_state()).encode("utf-8", "surrogateescape"))
+    document = container.oci_state() | {"owner": ""}  # only `list` tells it, as runc
+    os.write(1, fastjson.dumps_indented(document).encode("utf-8", "surrogateescape"))
     return 0
 
 
@@ -238,7 +258,7 @@ def _list(context: Context, values: Values, args: list[str]) -> int:
         rows += [[str(entry[key]) for key in keys] for entry in states]
         _print_table(rows)
     else:
-        raise UsageError("invalid format option")
+        raise RuntimeFailure("invalid format option")
     return 0
 
 
@@ -253,7 +273,7 @@ def _kill(context: Context, values: Values, args: list[str]) -> int:
     from satsuma.runtime import manager
 
     if not 1 <= len(args) <= 2:
-        raise UsageError(f'"{NAME} kill" requires a minimum of 1 argument')
+        raise UsageError('"kill" requires a minimum of 1 argument(s)', count=True)
     container = state.load(context.root, args[0])
     signum = parse_signal(args[1] if len(args) == 2 else "SIGTERM")
     manager.kill_container(container, signum, everyone=bool(values.get("all")))
@@ -298,7 +318,10 @@ def _delete(context: Context, values: Values, args: list[str]) -> int:
         container = state.load(context.root, container_id)
     except state.ContainerNotFound:
         # A create that was killed leaves a directory without a state file.
-        _remove_remains(f"{context.root}/{container_id}")
+        try:
+            state.remove_directory(f"{context.root}/{container_id}")
+        except FileNotFoundError:
+            pass
         if force:
             return 0
         raise
@@ -306,25 +329,16 @@ def _delete(context: Context, values: Values, args: list[str]) -> int:
     return 0
 
 
-def _remove_remains(directory: str) -> None:
-    try:
-        for name in os.listdir(directory):
-            os.unlink(f"{directory}/{name}")
-        os.rmdir(directory)
-    except OSError:
-        return
-
-
 def _exec(context: Context, values: Values, args: list[str]) -> int:
     from satsuma.runtime import execargs, maker
     from satsuma.runtime.console import Foreground
 
     if not args:
-        raise UsageError(f'"{NAME} exec" requires a minimum of 1 argument')
-    options = _options(context, values)
-    foreground = None if options.detach else Foreground()
-    container = None
+        raise UsageError('"exec" requires a minimum of 1 argument(s)', count=True)
+    foreground = None
     try:
+        options = _options(context, values)
+        foreground = None if options.detach else Foreground()
         container = state.load(context.root, args[0])
         process = execargs.process_from(container.config, values, args[1:])
         if foreground is not None and process.get("terminal"):
@@ -334,12 +348,12 @@ def _exec(context: Context, values: Values, args: list[str]) -> int:
             process,
             options,
             ignore_paused=bool(values.get("ignore-paused")),
-            cgroup_path=values.get("cgroup", ""),
+            cgroup_paths=values.get("cgroup", ()),
         )
     except RuntimeFailure as error:
         if foreground is not None:
             foreground.close()
-        context.fail(f"exec failed: {error}" if container is not None else str(error))
+        context.fail(f"exec failed: {error}")
         return 255
     _warn_all(context, init.warnings)
     if foreground is None:
@@ -351,7 +365,7 @@ def _exec(context: Context, values: Values, args: list[str]) -> int:
 
 def _ps(context: Context, values: Values, args: list[str]) -> int:
     if not args:
-        raise UsageError(f'"{NAME} ps" requires a minimum of 1 argument')
+        raise UsageError('"ps" requires a minimum of 1 argument(s)', count=True)
     container = state.load(context.root, args[0])
     pids = container.cgroup().pids() if container.cgroup().exists() else []
     form = values.get("format", "table")
@@ -359,7 +373,7 @@ def _ps(context: Context, values: Values, args: list[str]) -> int:
         _print(fastjson.dumps(pids))
         return 0
     if form != "table":
-        raise UsageError("invalid format option")
+        raise RuntimeFailure("invalid format option")
     from satsuma.runtime import ps
 
     for line in ps.table(pids, args[1:] or ["-ef"]):
@@ -400,7 +414,7 @@ def _spec(context: Context, values: Values, args: list[str]) -> int:
     from satsuma.runtime import features
 
     if values.get("rootless"):
-        raise UsageError("spec --rootless is not supported")
+        raise RuntimeFailure("spec --rootless is not supported")
     path = os.path.join(values.get("bundle", "."), "config.json")
     text = fastjson.dumps_indented(features.example_spec(), indent=4)
     try:
@@ -434,7 +448,9 @@ def _plan(context: Context, values: Values, args: list[str]) -> int:
 
 
 def _no_criu(context: Context, values: Values, args: list[str]) -> int:
-    raise RuntimeFailure("checkpoint and restore need criu, which is not supported")
+    from satsuma.runtime import criu
+
+    raise RuntimeFailure(criu.reason(context.criu))
 
 
 _RESOURCES = (
@@ -445,7 +461,11 @@ _RESOURCES = (
 _EXEC = (
     "console-socket:str cwd:str env,e:list tty,t user,u:str additional-gids,g:list process,p:str detach,d "
     "pid-file:str pidfd-socket:str process-label:str apparmor:str no-new-privs cap,c:list preserve-fds:int "
-    "cgroup:str ignore-paused no-new-keyring"
+    "cgroup:list ignore-paused no-new-keyring"
+)
+_CRIU = (
+    "image-path:str work-path:str tcp-established ext-unix-sk shell-job lazy-pages file-locks "
+    "manage-cgroups-mode:str empty-ns:list auto-dedup"
 )
 # command: (flags, function)
 COMMANDS: dict[str, tuple[str, Callable[[Context, Values, list[str]], int]]] = {
@@ -465,9 +485,10 @@ COMMANDS: dict[str, tuple[str, Callable[[Context, Values, list[str]], int]]] = {
     "spec": ("bundle,b:str rootless", _spec),
     "features": ("", _features),
     "plan": ("bundle,b:str", _plan),
-    "checkpoint": ("image-path:str work-path:str leave-running tcp-established file-locks", _no_criu),
+    "checkpoint": (f"{_CRIU} leave-running pre-dump page-server:str parent-path:str status-fd:int", _no_criu),
     "restore": (
-        "image-path:str work-path:str bundle,b:str detach,d pid-file:str console-socket:str",
+        f"{_CRIU} bundle,b:str detach,d pid-file:str console-socket:str no-subreaper no-pivot lsm-profile:str "
+        "lsm-mount-context:str",
         _no_criu,
     ),
 }
@@ -479,29 +500,40 @@ def _version() -> str:
     return f"{NAME} version {VERSION}\nspec: {SPEC_VERSION}"
 
 
-def _usage() -> str:
-    flags = "--root DIR, --log FILE, --log-format text|json, --debug, --version"
-    return f"usage: {NAME} [{flags}] COMMAND [flags] [ID] ...\ncommands: {' '.join(COMMANDS)}"
+def _usage(command: str = "") -> str:
+    from satsuma.runtime import help as texts
+
+    if command in COMMANDS:
+        return texts.command_help(NAME, command, COMMANDS[command][0])
+    return texts.program_help(NAME, _version().replace(f"{NAME} version ", ""), _GLOBAL, sorted(COMMANDS))
+
+
+def _wrong_usage(context: Context, error: UsageError, command: str) -> int:
+    """As runc: the help goes to the standard output, the error where all errors go."""
+    what = "." if error.count else f": {error}" if command else f". {error}"
+    _print(f"Incorrect Usage{what}\n\n{_usage(command)}")
+    context.fail(f"{NAME}: {error}" if error.count else str(error))
+    return 1
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; return the exit status."""
     arguments = sys.argv[1:] if argv is None else argv
     context = None
+    command = ""
     try:
         values, rest = _GLOBAL.parse(arguments)
         if values.get("version"):
             _print(_version())
             return 0
         context = Context(values)
-        if values.get("help") or not rest or rest[0] == "help":
-            _print(_usage())
-            return 0 if values.get("help") or rest else 1
+        command = rest[0] if rest else "help"
+        if values.get("help") or command in ("help", "h"):
+            _print(_usage(*rest[1:2]))
+            return 0
         return _dispatch(context, rest)
     except UsageError as error:
-        (context or _plain).fail(str(error))
-        os.write(2, (_usage() + "\n").encode())
-        return 1
+        return _wrong_usage(context or _plain, error, command)
     except RuntimeFailure as error:
         (context or _plain).fail(str(error))
         return 1
@@ -524,12 +556,13 @@ def program() -> NoReturn:
 def _dispatch(context: Context, rest: list[str]) -> int:
     command = COMMANDS.get(rest[0])
     if command is None:
-        raise UsageError(f"No help topic for '{rest[0]}'")
+        context.fail(f"No help topic for '{rest[0]}'")
+        return 3
     flags = Flags(command[0] + " help,h")
     # Only the program of `exec` and the arguments of `ps` may look like flags.
     values, args = flags.parse(rest[1:], stop_at_positional=rest[0] in ("exec", "ps"))
     if values.get("help"):
-        _print(_usage())
+        _print(_usage(rest[0]))
         return 0
     return command[1](context, values, args)
 

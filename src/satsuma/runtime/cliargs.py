@@ -13,7 +13,15 @@ if TYPE_CHECKING:
 
 
 class UsageError(RuntimeFailure):
-    """The command line cannot be understood."""
+    """The command line cannot be understood.
+
+    Attributes:
+        count: only the number of arguments is wrong.
+    """
+
+    def __init__(self, message: str, *, count: bool = False) -> None:
+        super().__init__(message)
+        self.count = count
 
 
 class Flags:
@@ -33,6 +41,13 @@ class Flags:
             self._kinds[first] = kind or "bool"
             for name in names.split(","):
                 self._names[name] = first
+
+    def listed(self) -> list[tuple[str, str, list[str]]]:
+        """Return (name, kind, aliases) of each flag."""
+        return [
+            (name, kind, [alias for alias, first in self._names.items() if first == name and alias != name])
+            for name, kind in self._kinds.items()
+        ]
 
     def parse(self, args: list[str], *, stop_at_positional: bool = True) -> tuple[dict[str, Any], list[str]]:
         """Return ({flag: value}, the other arguments).

@@ -263,6 +263,10 @@ def _parse_io_priority(entry: Json | None) -> int | None:
     return IO_CLASSES[kind] << 13 | (_number(entry, "priority", "ioPriority.", high=7) or 0)
 
 
+_MAX_CPUS = 8192
+_CPU_DIGITS = 10
+
+
 def parse_cpu_list(text: str) -> list[int]:
     """Return the numbers in a list like "0-3,7"."""
     numbers: list[int] = []
@@ -273,8 +277,11 @@ def parse_cpu_list(text: str) -> list[int]:
         first, dash, last = part.partition("-")
         if not (first.isascii() and first.isdigit()) or (dash and not (last.isascii() and last.isdigit())):
             raise ConfigError(f"invalid list of numbers {text!r}")
+        # No machine has more of them, and no list needs to name one twice.
+        if max(len(first), len(last)) > _CPU_DIGITS or len(numbers) > _MAX_CPUS:
+            raise ConfigError(f"invalid list of numbers {text!r:.100}")
         low, high = int(first), int(last if dash else first)
-        if high < low or high > 8191:
+        if high < low or high >= _MAX_CPUS:
             raise ConfigError(f"invalid list of numbers {text!r}")
         numbers.extend(range(low, high + 1))
     return numbers
@@ -297,10 +304,12 @@ class Config:
         "gid_mappings",
         "hooks",
         "hostname",
+        "intel_rdt",
         "linux",
         "masked_paths",
         "mounts",
         "namespaces",
+        "net_devices",
         "process",
         "raw",
         "readonly_paths",
@@ -339,7 +348,7 @@ class Config:
         self.devices = _objects(linux, "devices", "linux.")
         self.masked_paths = _strings(linux, "maskedPaths", "linux.")
         self.readonly_paths = _strings(linux, "readonlyPaths", "linux.")
-        self.seccomp: Json | None = _typed(linux, "seccomp", dict, "linux.")
+        self.seccomp = _checked_seccomp(_typed(linux, "seccomp", dict, "linux."))
         self.sysctl = _string_map(linux, "sysctl", "linux.")
         self.uid_mappings = _parse_mappings(_objects(linux, "uidMappings", "linux."))
         self.gid_mappings = _parse_mappings(_objects(linux, "gidMappings", "linux."))
@@ -347,9 +356,8 @@ class Config:
         propagation = _typed(linux, "rootfsPropagation", str, "linux.")
         if propagation and propagation not in PROPAGATIONS:
             raise ConfigError(f"rootfsPropagation={propagation} is not supported")
-        for key in ("intelRdt", "netDevices"):
-            if linux.get(key):
-                raise ConfigError(f"linux.{key} is not supported")
+        self.net_devices = _parse_net_devices(_typed(linux, "netDevices", dict, "linux.") or {})
+        self.intel_rdt: Json | None = _typed(linux, "intelRdt", dict, "linux.")
         personality = _typed(linux, "personality", dict, "linux.")
         if personality is not None:
             if personality.get("domain") not in ("LINUX", "LINUX32"):
@@ -381,6 +389,8 @@ class Config:
                 "User namespace mappings specified, but user namespace isn't enabled in the config"
             )
         self._check_time_offsets()
+        if self.net_devices and "net" not in private:
+            raise ConfigError("unable to move network devices without a private NET namespace")
         if self.time_offsets and private.get("time") != "":
             raise ConfigError(
                 "time namespace offsets specified, but time namespace isn't enabled in the config"
@@ -481,6 +491,55 @@ def _outside(mappings: list[tuple[int, int, int]], number: int, kind: str) -> in
         if inside <= number < inside + size:
             return outside + number - inside
     raise ConfigError(f"{kind} {number} of the container is not mapped")
+
+
+def _parse_net_devices(raw: Json) -> dict[str, str]:
+    """Return {name on the host: name in the container}."""
+    devices: dict[str, str] = {}
+    for name in raw:
+        entry = _typed(raw, name, dict, "linux.netDevices.") or {}
+        new = _typed(entry, "name", str, "linux.netDevices.") or name
+        for text in (name, new):
+            # net/core/dev.c dev_valid_name
+            size = len(text.encode("utf-8", "surrogateescape"))
+            if not 0 < size < 16 or text in (".", "..") or any(char in "/: \t\n\0" for char in text):
+                raise ConfigError(f"invalid network device name {text!r}")
+        if new in devices.values():
+            raise ConfigError(f"two network devices would be called {new!r}")
+        devices[name] = new
+    return devices
+
+
+def _checked_seccomp(profile: Json | None) -> Json | None:
+    """Check the types of a profile; what its words mean is the compiler's to know (`linux.seccomp`)."""
+    if not profile:
+        return None
+    where = "linux.seccomp."
+    if not _typed(profile, "defaultAction", str, where):
+        raise ConfigError(f"malformed spec file: {where}defaultAction must not be empty")
+    _number(profile, "defaultErrnoRet", where)
+    _strings(profile, "architectures", where)
+    _strings(profile, "flags", where)
+    for key in ("listenerPath", "listenerMetadata"):
+        _typed(profile, key, str, where)
+    for rule in _objects(profile, "syscalls", where):
+        if not _typed(rule, "action", str, where + "syscalls."):
+            raise ConfigError(f"malformed spec file: {where}syscalls.action must not be empty")
+        _strings(rule, "names", where + "syscalls.")
+        _number(rule, "errnoRet", where + "syscalls.")
+        for arg in _objects(rule, "args", where + "syscalls."):
+            _check_seccomp_argument(arg, where + "syscalls.args.")
+    return profile
+
+
+def _check_seccomp_argument(arg: Json, where: str) -> None:
+    if _number(arg, "index", where) is None or not _typed(arg, "op", str, where):
+        raise ConfigError(f"malformed spec file: {where}index and op must not be empty")
+    for key in ("value", "valueTwo"):
+        _number(arg, key, where, high=(1 << 64) - 1)
+    # Go's zero value: absent is 0.
+    if arg.get("value") is None:
+        arg["value"] = 0
 
 
 def _parse_hooks(raw: Json) -> dict[str, list[Json]]:

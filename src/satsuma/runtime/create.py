@@ -136,8 +136,9 @@ def _delegate(cgroup: Cgroup, config: Config) -> None:
 def _limits(config: Config, cgroup: Cgroup) -> list[str]:
     """Return for people what is going to be written."""
     writes = resources.plan_resources(config.resources, v2=cgroup.is_v2)
-    devices = config.resources.get("devices") or []
-    return [*(f"{write.name}={write.value}" for write in writes), f"devices: {len(devices)} rules"]
+    devices = config.resources.get("devices")
+    count = len(devices) if isinstance(devices, list) else 0  # checked when they are applied
+    return [*(f"{write.name}={write.value}" for write in writes), f"devices: {count} rules"]
 
 
 def _remove_quietly(cgroup: Cgroup) -> None:
@@ -289,6 +290,11 @@ class Launching:
         """
         try:
             done = self._step()
+        except OSError as error:
+            # Whoever may kill inside the container may kill the process at any moment.
+            self.abort()
+            text = f"container process was killed before it could start: {error_text(error)}"
+            raise StartFailed(_PREFIX + text) from error
         except BaseException:
             self.abort()
             raise
@@ -429,6 +435,10 @@ def _answer(
                 trace.at("id_maps", plan.config.uid_mappings, plan.config.gid_mappings)
             if plan.config is not None:
                 ns.write_maps(init.pid, plan.config.uid_mappings, plan.config.gid_mappings)
+        elif kind == b"D" and plan.config is not None:
+            from satsuma.runtime import netdevices
+
+            netdevices.move(init.pid, plan.config.net_devices)
         elif kind == b"H" and on_runtime_hooks is not None:
             if trace is not None:
                 trace.at("runtime_hooks")

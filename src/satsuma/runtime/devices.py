@@ -54,6 +54,8 @@ def parse_devices(entries: list[Json]) -> list[DeviceRule]:
     Raises:
         ConfigError: a rule that means nothing.
     """
+    if not isinstance(entries, list):
+        raise ConfigError("malformed spec file: linux.resources.devices has the wrong type")
     rules = [_parse(entry) for entry in entries]
     start = max((number for number, rule in enumerate(rules) if rule[1] == "a"), default=-1)
     base, rest = (rules[start] if start >= 0 else _DENY_ALL), rules[start + 1 :]
@@ -67,6 +69,8 @@ def parse_devices(entries: list[Json]) -> list[DeviceRule]:
 
 
 def _parse(entry: Json) -> DeviceRule:
+    if not isinstance(entry, dict):
+        raise ConfigError("malformed spec file: linux.resources.devices must be a list of objects")
     kind = entry.get("type") or "a"
     access = entry.get("access") or _LETTERS
     if kind not in ("a", "b", "c", "u") or not isinstance(access, str) or not set(access) <= set(_LETTERS):

@@ -10,7 +10,7 @@ import select
 import time
 
 from satsuma.linux import cgroup_stats
-from satsuma.linux.cgroup import Cgroup
+from satsuma.linux.cgroup import UNIFIED, Cgroup
 from satsuma.runtime import fastjson
 from satsuma.runtime.errors import RuntimeFailure
 
@@ -22,78 +22,158 @@ if TYPE_CHECKING:
     from satsuma.runtime.state import Container
 
 
-def _memory_entry(group: Cgroup, prefix: str) -> dict[str, int]:
-    entry = {}
-    for key, name in (
-        ("limit", "limit_in_bytes"),
-        ("usage", "usage_in_bytes"),
-        ("max", "max_usage_in_bytes"),
-        ("failcnt", "failcnt"),
-    ):
-        try:
-            entry[key] = int(group.read("memory", f"{prefix}.{name}"))
-        except (OSError, ValueError):
-            entry[key] = 0
-    return entry
+_CPUSET = (
+    "cpu_exclusive mem_hardwall mem_exclusive memory_migrate memory_spread_page memory_spread_slab "
+    "memory_pressure sched_load_balance sched_relax_domain_level"
+).split()
+_BLKIO = (
+    ("ioServiceBytesRecursive", "io_service_bytes_recursive"),
+    ("ioServicedRecursive", "io_serviced_recursive"),
+    ("ioQueueRecursive", "io_queue_recursive"),
+    ("ioServiceTimeRecursive", "io_service_time_recursive"),
+    ("ioWaitTimeRecursive", "io_wait_time_recursive"),
+    ("ioMergedRecursive", "io_merged_recursive"),
+    ("ioTimeRecursive", "io_time_recursive"),
+    ("sectorsRecursive", "sectors_recursive"),
+)
+_UNLIMITED = (1 << 64) - 1
+
+
+def _filled(**values: Any) -> dict[str, Any]:
+    """Leave out what Go's "omitempty" leaves out."""
+    return {key: value for key, value in values.items() if value}
 
 
 def stats(container: Container) -> dict[str, Any]:
     """Return the data of one "stats" event."""
     group = container.cgroup()
     blocks = cgroup_stats.read_stats(group)
-    cpu, memory, pids = blocks["cpu_stats"], blocks["memory_stats"], blocks["pids_stats"]
-    usage = cpu["cpu_usage"]
-    throttling = cpu["throttling_data"]
-    data: dict[str, Any] = {
-        "cpu": {
-            "usage": {
-                "total": usage["total_usage"],
-                "percpu": usage.get("percpu_usage", []),
-                "kernel": usage["usage_in_kernelmode"],
-                "user": usage["usage_in_usermode"],
-            },
-            "throttling": {
-                "periods": throttling["periods"],
-                "throttledPeriods": throttling["throttled_periods"],
-                "throttledTime": throttling["throttled_time"],
-            },
-        },
+    pids = blocks["pids_stats"]
+    limit = pids.get("limit", 0)
+    return {
+        "cpu": _cpu(group, blocks["cpu_stats"]),
         "cpuset": _cpuset(group),
-        "memory": _memory(group, memory),
-        "pids": {key: pids[key] for key in ("current", "limit") if key in pids},
-        "blkio": {},
-        "hugetlb": {},
+        "memory": _memory(group, blocks["memory_stats"]),
+        "pids": _filled(current=pids.get("current"), limit=0 if limit == _UNLIMITED else limit),
+        "blkio": _blkio(blocks["blkio_stats"]),
+        "hugetlb": _hugetlb(group),
         "intel_rdt": {},
         "network_interfaces": None,
     }
-    return data
+
+
+def _cpu(group: Cgroup, block: dict[str, Any]) -> dict[str, Any]:
+    usage, throttling = block["cpu_usage"], block["throttling_data"]
+    per_cpu = _filled(percpu=usage.get("percpu_usage"), **_per_cpu_modes(group))
+    return {
+        "usage": {
+            **_filled(total=usage["total_usage"]),
+            **per_cpu,
+            "kernel": usage["usage_in_kernelmode"],
+            "user": usage["usage_in_usermode"],
+        },
+        "throttling": _filled(
+            periods=throttling["periods"],
+            throttledPeriods=throttling["throttled_periods"],
+            throttledTime=throttling["throttled_time"],
+        ),
+    }
+
+
+def _per_cpu_modes(group: Cgroup) -> dict[str, list[int]]:
+    """Parse cpuacct.usage_all: a header "cpu user system", then a line for each processor."""
+    try:
+        lines = group.read("cpuacct", "cpuacct.usage_all").splitlines()[1:]
+    except OSError:
+        return {}
+    rows = [list(map(int, line.split())) for line in lines]
+    return {"percpu_kernel": [row[2] for row in rows], "percpu_user": [row[1] for row in rows]}
 
 
 def _cpuset(group: Cgroup) -> dict[str, Any]:
     from satsuma.runtime.config import parse_cpu_list
 
-    result = {}
-    for key, name in (("cpus", "cpuset.cpus"), ("mems", "cpuset.mems")):
+    result: dict[str, Any] = {}
+    for key in ("cpus", "mems"):
         try:
-            result[key] = parse_cpu_list(group.read("cpuset", name).strip())
+            result[key] = parse_cpu_list(group.read("cpuset", f"cpuset.{key}").strip())
         except OSError:
-            result[key] = []
+            continue
+    for key in _CPUSET:
+        result[key] = _number(group, "cpuset", f"cpuset.{key}")
     return result
+
+
+def _number(group: Cgroup, controller: str, name: str) -> int:
+    try:
+        text = group.read(controller, name).strip()
+        return _UNLIMITED if text == "max" else int(text)
+    except (OSError, ValueError):
+        return 0
+
+
+def _memory_entry(group: Cgroup, prefix: str) -> dict[str, int]:
+    usage, most = (
+        _number(group, "memory", f"{prefix}.{name}") for name in ("usage_in_bytes", "max_usage_in_bytes")
+    )
+    return {
+        "limit": _number(group, "memory", f"{prefix}.limit_in_bytes"),
+        **_filled(usage=usage, max=most),
+        "failcnt": _number(group, "memory", f"{prefix}.failcnt"),
+    }
 
 
 def _memory(group: Cgroup, block: dict[str, Any]) -> dict[str, Any]:
     raw = block.get("stats", {})
     if group.is_v2:
-        entry = {"limit": block.get("limit", 0), "usage": block.get("usage", 0), "max": 0, "failcnt": 0}
-        return {"cache": raw.get("file", 0), "usage": entry, "raw": raw}
+        names = ("memory.max", "memory.current", "memory.peak")
+        limit, usage, most = (_number(group, UNIFIED, name) for name in names)
+        swap_limit, swap = (_number(group, UNIFIED, f"memory.swap.{name}") for name in ("max", "current"))
+        return {
+            **_filled(cache=raw.get("file")),
+            "usage": {"limit": limit, **_filled(usage=usage, max=most), "failcnt": 0},
+            "swap": {
+                "limit": min(limit + swap_limit, _UNLIMITED),
+                **_filled(usage=usage + swap),
+                "failcnt": 0,
+            },
+            "raw": raw,
+        }
     return {
-        "cache": raw.get("cache", 0),
+        **_filled(cache=raw.get("cache")),
         "usage": _memory_entry(group, "memory"),
         "swap": _memory_entry(group, "memory.memsw"),
         "kernel": _memory_entry(group, "memory.kmem"),
         "kernelTCP": _memory_entry(group, "memory.kmem.tcp"),
         "raw": raw,
     }
+
+
+def _blkio(block: dict[str, Any]) -> dict[str, Any]:
+    result = {}
+    for name, key in _BLKIO:
+        entries = block.get(key) or []
+        if entries:
+            result[name] = [{**entry, "op": entry["op"].capitalize()} for entry in entries]
+    return result
+
+
+def _hugetlb(group: Cgroup) -> dict[str, Any]:
+    """Return the use of each page size of which the controller has files."""
+    directory = group.dirs.get(UNIFIED if group.is_v2 else "hugetlb")
+    try:
+        names = os.listdir(directory) if directory else []
+    except OSError:
+        names = []
+    sizes = sorted({name.split(".")[1] for name in names if name.startswith("hugetlb.")})
+    files = ("current", "", "") if group.is_v2 else ("usage_in_bytes", "max_usage_in_bytes", "failcnt")
+    result = {}
+    for size in sizes:
+        usage, most, failures = (
+            _number(group, "hugetlb", f"hugetlb.{size}.{name}") if name else 0 for name in files
+        )
+        result[size] = {**_filled(usage=usage, max=most), "failcnt": failures}
+    return result
 
 
 def parse_interval(text: str) -> float:

@@ -25,7 +25,7 @@ def process_from(config: Json, values: Json, args: list[str]) -> Json:
         return _read_process(values["process"])
     process: Json = dict(config.get("process") or {})
     if not args:
-        raise ConfigError("exec args cannot be empty")
+        raise ConfigError("process args cannot be empty")
     process["args"] = args
     process["terminal"] = bool(values.get("tty"))
     process["env"] = [*process.get("env", []), *values.get("env", [])]
@@ -55,7 +55,9 @@ def _read_process(path: str) -> Json:
 
 def _number(text: str, what: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 10):
-        raise ConfigError(f"parsing {text} as int for {what} failed: invalid syntax")
+        raise ConfigError(
+            f'parsing {text} as int for {what} failed: strconv.Atoi: parsing "{text}": invalid syntax'
+        )
     return int(text)
 
 

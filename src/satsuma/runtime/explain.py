@@ -159,6 +159,11 @@ _STEPS: dict[str, tuple[str, Any, str]] = {
     ),
     "unshare": ("unshare", _namespaces, "only now: the root of a cgroup namespace is the group one is in"),
     "loopback_up": ("ioctl", lambda: "lo IFF_UP", "a new network namespace has a loopback that is down"),
+    "net_devices": (
+        "RTM_SETLINK",
+        _words,
+        "interfaces of the host move into the container's network namespace",
+    ),
     "keyring": ("keyctl", _words, "a session keyring of its own: the host's keys stay outside"),
     "cpu_affinity": ("sched_setaffinity", _words, "on which processors it may run"),
     "propagation": ("mount", _propagation, "what is mounted from here on must not travel back to the host"),

@@ -7,7 +7,7 @@ Source: CPython Modules/_json.c.
 
 from __future__ import annotations
 
-from _json import encode_basestring_ascii, make_encoder, make_scanner
+from _json import encode_basestring, encode_basestring_ascii, make_encoder, make_scanner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,11 +44,24 @@ def loads(data: str | bytes) -> Any:
         value, end = _scan(text, start)
     except StopIteration as error:
         raise ValueError(f"invalid JSON at character {error.value}") from None
+    except SystemError:
+        # The scanner looks for json.decoder to raise its error, and does not find it.
+        raise ValueError(_complaint(text)) from None
     except RecursionError:
         raise ValueError("JSON is nested too deeply") from None
     if text[end:].strip(_SPACE):
         raise ValueError(f"invalid JSON: extra data at character {end}")
     return value
+
+
+def _complaint(text: str) -> str:
+    import json
+
+    try:
+        json.loads(text)
+    except ValueError as error:
+        return f"invalid JSON: {error}"
+    return "invalid JSON"
 
 
 def _default(value: object) -> Any:
@@ -61,6 +74,19 @@ _encode = make_encoder(None, _default, encode_basestring_ascii, None, ":", ",", 
 def dumps(value: Any) -> str:
     """Encode without spaces."""
     return "".join(_encode(value, 0))
+
+
+def check_text(value: Any) -> None:
+    """Refuse halves of UTF-16 pairs, which "\\ud800" stands for: no path and no argument can be made of them.
+
+    Raises:
+        ValueError: there is one.
+    """
+    encode = make_encoder(None, _default, encode_basestring, None, ":", ",", False, False, False)
+    try:
+        "".join(encode(value, 0)).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("invalid JSON: half of a surrogate pair") from error
 
 
 def dumps_indented(value: Any, indent: int = 2, level: int = 0) -> str:

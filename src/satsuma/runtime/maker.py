@@ -16,14 +16,15 @@ from satsuma.runtime.errors import ConfigError, RuntimeFailure, StartFailed, err
 from satsuma.runtime.exec import start_exec
 from satsuma.runtime.manager import hook_base, host_hooks
 from satsuma.runtime.plan import Extras
-from satsuma.runtime.state import PAUSED, STOPPED, Container
+from satsuma.runtime.state import CREATING, PAUSED, STOPPED, Container
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from satsuma.linux.cgroup import Cgroup
+    from satsuma.runtime import resctrl
     from satsuma.runtime.trace import Trace
 
 _MAX_CONFIG = 16 << 20
@@ -78,6 +79,8 @@ def load_config(bundle: str) -> dict[str, Any]:
         raise ConfigError("config.json is larger than 16 MiB")
     try:
         raw = fastjson.loads(data)
+        if b"\\ud" in data.lower():
+            fastjson.check_text(raw)
     except ValueError as error:
         raise ConfigError(f"malformed spec file: {error}") from error
     if not isinstance(raw, dict):
@@ -119,6 +122,10 @@ def create_container(
     root: str, container_id: str, bundle: str, options: Options
 ) -> tuple[Container, create.Init]:
     """Make a container that waits for `start_container`; leaves nothing behind when it fails."""
+    try:
+        os.stat(bundle)
+    except OSError as error:
+        raise RuntimeFailure(f"chdir {bundle}: {error_text(error)}") from error
     bundle = os.path.realpath(bundle)
     if options.trace is not None:
         options.trace.at("config", bundle + "/config.json")
@@ -141,6 +148,8 @@ def create_container(
         if group.exists() and group.is_populated():
             raise RuntimeFailure("container's cgroup is not empty")
         container.data.update(_first_state(raw, group, bundle, rootfs))
+        # Before there is anything to remove: when we are killed, `delete --force` must know what to look for.
+        container.save()
         init = _create(container, config, group, options, preserve)
     except BaseException:
         container.remove_directory()
@@ -199,7 +208,11 @@ def _create(
         trace=options.trace,
     )
 
+    rdt = _intel_rdt(container, config)
+
     def remember(init: create.Init) -> None:
+        if rdt is not None:
+            rdt.join(init.pid)
         container.data.update(init_process_pid=init.pid, init_process_start=init.start_time)
         if options.trace is not None:
             options.trace.at("state", container.directory + "/state.json")
@@ -223,38 +236,93 @@ def _create(
             on_created=remember,
             on_runtime_hooks=runtime_hooks,
         )
+        try:
+            _deliver(init, options)
+        except BaseException:
+            _discard(init, group)
+            raise
+    except BaseException:
+        if rdt is not None:
+            rdt.remove()
+        raise
     finally:
         os.close(fifo)
-    _deliver(init, options)
     return init
+
+
+def _discard(init: create.Init, group: Cgroup) -> None:
+    """Undo `create.start`."""
+    pidfd.send_signal(init.pidfd, 9)
+    pidfd.wait(init.pidfd)
+    group.kill_all()
+    group.remove(timeout=10.0)
+
+
+def _intel_rdt(container: Container, config: Config) -> resctrl.Group | None:
+    """Make the group of `linux.intelRdt` and remember what of it goes with the container."""
+    if config.intel_rdt is None:
+        return None
+    from satsuma.runtime import resctrl
+
+    group = resctrl.Group(config.intel_rdt, container.id, resctrl.mount_point())
+    group.create()
+    container.data.update(intel_rdt_path=group.directory, intel_rdt_made=group.made)
+    return group
 
 
 def _deliver(init: create.Init, options: Options) -> None:
     """Hand out terminal, pidfd and pid file."""
-    try:
-        if options.console_socket and init.console_master_fd is not None:
-            send_fd(options.console_socket, init.console_master_fd, b"/dev/ptmx")
-            os.close(init.console_master_fd)
-            init.console_master_fd = None
-        if options.pidfd_socket:
-            send_fd(options.pidfd_socket, init.pidfd, b"pidfd")
-        if options.pid_file:
-            write_pid_file(options.pid_file, init.pid)
-    except BaseException:
-        pidfd.send_signal(init.pidfd, 9)
-        raise
+    if options.console_socket and init.console_master_fd is not None:
+        send_fd(options.console_socket, init.console_master_fd, b"/dev/ptmx")
+        os.close(init.console_master_fd)
+        init.console_master_fd = None
+    if options.pidfd_socket:
+        send_fd(options.pidfd_socket, init.pidfd, b"pidfd")
+    if options.pid_file:
+        write_pid_file(options.pid_file, init.pid)
 
 
 def write_pid_file(path: str, pid: int) -> None:
     """Write a pid without a newline, visible only when it is complete."""
     directory, _, name = path.rpartition("/")
     temporary = f"{directory or '.'}/.{name}"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise RuntimeFailure(f"open {temporary}: {error_text(error)}") from error
     try:
         os.write(fd, str(pid).encode())
     finally:
         os.close(fd)
     os.rename(temporary, path)
+
+
+def _enter_subgroups(group: Cgroup, arguments: Sequence[str]) -> None:
+    """Apply the values of `exec --cgroup`: "PATH" for all hierarchies, or "CONTROLLER,…:PATH".
+
+    Raises:
+        RuntimeFailure: not of this form, or a controller that the container does not have.
+    """
+    wanted: dict[str, str] = {}
+    for argument in arguments:
+        controllers, colon, path = argument.partition(":")
+        if ":" in path:
+            raise RuntimeFailure(f"invalid --cgroup argument: {argument}")
+        if not colon:
+            if len(arguments) != 1:
+                raise RuntimeFailure(f"invalid --cgroup argument: {argument} (missing <controller>: prefix)")
+            wanted = dict.fromkeys(group.dirs, argument)
+            continue
+        for controller in controllers.split(","):
+            if controller in wanted:
+                raise RuntimeFailure(f"invalid --cgroup argument(s): duplicate controller: {controller}")
+            if controller not in group.dirs:
+                raise RuntimeFailure(f"unknown controller {controller} in SubCgroupPaths")
+            wanted[controller] = path
+    group.dirs = {
+        name: directory + clean_path(wanted[name]).rstrip("/") if name in wanted else directory
+        for name, directory in group.dirs.items()
+    }
 
 
 def exec_process(
@@ -263,11 +331,11 @@ def exec_process(
     options: Options,
     *,
     ignore_paused: bool,
-    cgroup_path: str = "",
+    cgroup_paths: Sequence[str] = (),
 ) -> create.Init:
     """Start a further process."""
     status = container.status()
-    if status == STOPPED:
+    if status in (CREATING, STOPPED):
         raise RuntimeFailure("cannot exec in a stopped container")
     if status == PAUSED and not ignore_paused:
         raise RuntimeFailure("cannot exec in a paused container (use --ignore-paused to override)")
@@ -277,11 +345,14 @@ def exec_process(
     if options.console_socket and not (options.detach and terminal):
         raise RuntimeFailure("cannot use console socket if runc will not detach or allocate tty")
     group = container.cgroup()
-    if cgroup_path:
-        path = clean_path(cgroup_path.partition(":")[2] or cgroup_path)
-        group.dirs = {name: directory.rstrip("/") + path for name, directory in group.dirs.items()}
+    _enter_subgroups(group, cgroup_paths)
     preserve = options.preserve_fds + _pass_listen_fds(process.setdefault("env", []))
-    extras = Extras(preserve_fds=preserve, keyring=f"_ses.{container.id}", lsm_optional=options.lsm_optional)
+    extras = Extras(
+        preserve_fds=preserve,
+        keyring=f"_ses.{container.id}",
+        lsm_optional=options.lsm_optional,
+        state={**hook_base(container), "status": status, "pid": container.pid},
+    )
     if options.no_new_keyring:
         extras.keyring = ""
     init = start_exec(
@@ -292,5 +363,9 @@ def exec_process(
         cgroup=group,
         console=options.console_size,
     )
-    _deliver(init, options)
+    try:
+        _deliver(init, options)
+    except BaseException:
+        pidfd.send_signal(init.pidfd, 9)
+        raise
     return init

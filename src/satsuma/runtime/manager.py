@@ -13,7 +13,7 @@ import time
 
 from satsuma.linux import pidfd
 from satsuma.runtime.errors import RuntimeFailure, StepError, error_text
-from satsuma.runtime.state import CREATED, PAUSED, STOPPED, Container
+from satsuma.runtime.state import CREATED, CREATING, PAUSED, STOPPED, Container
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ def start_container(container: Container) -> None:
     status = container.status()
     if status == STOPPED:
         raise RuntimeFailure("cannot start a container that has stopped")
+    if status == CREATING:
+        raise RuntimeFailure("cannot start a container that is not created yet")
     if status != CREATED:
         raise RuntimeFailure("cannot start an already running container")
     text = _open_gate(container)
@@ -127,7 +129,7 @@ def kill_container(container: Container, signum: int, *, everyone: bool) -> None
     """Send a signal to init, or to all processes of the container."""
     shares_pids = container.shares_pids
     status = container.status()
-    if status == STOPPED and not (everyone or shares_pids):
+    if not everyone and (status == CREATING or (status == STOPPED and not shares_pids)):
         raise RuntimeFailure("container not running")
     if everyone or (shares_pids and signum == 9):
         container.cgroup().kill_all(signum)
@@ -149,9 +151,9 @@ def kill_container(container: Container, signum: int, *, everyone: bool) -> None
 def delete_container(container: Container, *, force: bool, warn: Any) -> None:
     """Destroy a stopped or created container; *force* kills a running one."""
     status = container.status()
-    if status == CREATED or (force and status != STOPPED):
+    if status == CREATED or (force and status not in (CREATING, STOPPED)):
         _kill_init(container)
-    elif status != STOPPED:
+    elif status != STOPPED and not force:
         raise RuntimeFailure(f"cannot delete container {container.id} that is not stopped: {status}")
     group = container.cgroup()
     if group.exists():
@@ -161,6 +163,10 @@ def delete_container(container: Container, *, force: bool, warn: Any) -> None:
             group.remove(timeout=10.0)
         except OSError as error:
             raise RuntimeFailure(f"unable to remove cgroup: {error_text(error)}") from error
+    if made := container.data.get("intel_rdt_made"):
+        from satsuma.runtime import resctrl
+
+        resctrl.remove(made)
     container.remove_directory()
     if entries := container.hooks("poststop"):
         _run_poststop(container, entries, warn)
@@ -181,7 +187,7 @@ def pause_container(container: Container) -> None:
     """Freeze all processes."""
     status = container.status()
     if status not in ("running", CREATED):
-        raise RuntimeFailure(f"container not running or created: {status}")
+        raise RuntimeFailure("container not running")
     container.cgroup().freeze()
 
 

@@ -373,6 +373,8 @@ def _plan_namespaces(plan: Plan, config: Config, cgroup: Cgroup | None) -> None:
         plan.add("unshare", syscalls.CLONE_NEWCGROUP)
     if new & syscalls.CLONE_NEWNET:
         plan.add("loopback_up")
+    if config.net_devices:
+        plan.add("net_devices", config.net_devices)
 
 
 _JOIN_ORDER = ("ipc", "uts", "net", "cgroup", "time", "user", "mnt")
@@ -413,6 +415,7 @@ def _plan_rootfs(plan: Plan, config: Config, cgroup: Cgroup | None) -> None:
     if plan.extras.init_path:
         bind = {"destination": INIT_PATH, "type": "bind", "source": plan.extras.init_path}
         specs.append(parse_mount(bind | {"options": ["bind", "ro"]}))
+    _label_mounts(plan, specs, config.linux.get("mountLabel") or "")
     for spec in specs:
         _plan_mount(plan, spec, config, cgroup)
     if not any(spec.bind and _clean(spec.destination) == "/dev" for spec in specs):
@@ -427,6 +430,21 @@ def _plan_rootfs(plan: Plan, config: Config, cgroup: Cgroup | None) -> None:
         flag = syscalls.MS_SHARED if propagation.endswith("shared") else syscalls.MS_UNBINDABLE
         plan.add("propagation", flag | (syscalls.MS_REC if propagation.startswith("r") else 0))
     plan.add("reopen_null")
+
+
+def _label_mounts(plan: Plan, specs: list[MountSpec], label: str) -> None:
+    """Give the new file systems an SELinux context; without SELinux tmpfs would refuse it."""
+    if not label:
+        return
+    if not lsm.has_selinux():
+        plan.warnings.append(f"ignoring mountLabel {label!r}: SELinux is not enabled on this kernel")
+        return
+    for spec in specs:
+        if not spec.bind and spec.fstype not in _UNLABELLED:
+            spec.data.append(("context", label))
+
+
+_UNLABELLED = ("proc", "sysfs", "cgroup", "cgroup2", "mqueue")
 
 
 def _plan_mount(plan: Plan, spec: MountSpec, config: Config, cgroup: Cgroup | None) -> None:

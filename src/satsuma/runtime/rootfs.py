@@ -400,14 +400,15 @@ def devices(
             if f"/dev/{name}" in configured_paths:
                 continue
             # umask is 0 here, so the mode is exact.
-            _make_node(stage, directory, name.encode(), _stat.S_IFCHR | 0o666, os.makedev(major, minor))
+            mode, number = _stat.S_IFCHR | 0o666, os.makedev(major, minor)
+            _make_node(directory, name.encode(), mode, number, f"/dev/{name}")
     finally:
         os.close(directory)
     for path, kind, major, minor, mode, uid, gid in configured:
         parent, base = stage.root.open_parent(path, create=True)
         try:
             number = 0 if kind == "p" else os.makedev(major, minor)
-            _make_node(stage, parent, base, _KINDS[kind] | mode, number)
+            _make_node(parent, base, _KINDS[kind] | mode, number, path)
             if uid or gid:
                 os.chown(base, uid, gid, dir_fd=parent, follow_symlinks=False)
         except OSError as error:
@@ -416,7 +417,7 @@ def devices(
             os.close(parent)
 
 
-def _make_node(stage: Stage, directory: int, name: bytes, mode: int, number: int) -> None:
+def _make_node(directory: int, name: bytes, mode: int, number: int, path: str) -> None:
     try:
         os.mknod(name, mode, number, dir_fd=directory)
     except FileExistsError:
@@ -428,11 +429,11 @@ def _make_node(stage: Stage, directory: int, name: bytes, mode: int, number: int
             ) from None
     except PermissionError:
         # In a user namespace there is no mknod(2): bind the host's node instead.
-        _bind_node(directory, name, mode, number)
+        _bind_node(directory, name, mode, number, path)
 
 
-def _bind_node(directory: int, name: bytes, mode: int, number: int) -> None:
-    source = os.open(b"/dev/" + name, os.O_PATH | os.O_CLOEXEC)
+def _bind_node(directory: int, name: bytes, mode: int, number: int, path: str) -> None:
+    source = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
         found = os.fstat(source)
         if _stat.S_IFMT(found.st_mode) != _stat.S_IFMT(mode) or found.st_rdev != number:
@@ -572,6 +573,15 @@ def readonly_paths(stage: Stage, paths: list[str]) -> None:
             os.close(target)
 
 
+def _open_mask(root: Root, path: str) -> int:
+    try:
+        return open_null(root, os.O_PATH)
+    except OSError as error:
+        raise StepError(
+            f"error setting masked path {path}: /dev/null of the container is not the null device"
+        ) from error
+
+
 def masked_paths(stage: Stage, paths: list[str]) -> None:
     """Hide each path: a file behind /dev/null, a directory behind an empty read-only tmpfs that all share."""
     null = empty = -1
@@ -591,7 +601,7 @@ def masked_paths(stage: Stage, paths: list[str]) -> None:
                 fd = empty if first else mounts.open_tree_clone(empty)
             else:
                 if null < 0:
-                    null = open_null(stage.root, os.O_PATH)
+                    null = _open_mask(stage.root, path)
                 fd = mounts.open_tree_clone(null)
             mounts.move_mount(fd, target)
             if fd != empty:

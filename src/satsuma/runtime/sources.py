@@ -58,7 +58,11 @@ def _make(pid: int, source: str, spec: MountSpec | None) -> int:
     if spec is not None and spec.idmap:
         user_fd = _user_namespace(pid, spec)
     fd = ns.open_ns(pid, "mnt")
+    root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     ns.setns(fd, "mnt")
+    # setns(2) has made what lies on top of "/" our root, the container's tree: the source is a path of the host's.
+    os.fchdir(root)
+    os.chroot(".")
     made = mounts.open_tree_clone(source, recursive=spec is None or spec.recursive)
     if user_fd >= 0 and spec is not None:
         try:

@@ -6,8 +6,10 @@ over one SOCK_SEQPACKET descriptor, whose closing by execve is the sign of succe
 
 Messages to the parent, one packet each: b"E" exit code, text (error, the end); b"W" text (warning); b"C" with the
 terminal's master attached; b"H" (run the hooks of the runtime, answer with a byte); b"U" (write the id maps,
-answer with a byte); b"P" (from here on another process speaks, the sender; answer with a byte); b"R" (ready: only
-the program itself can fail from here on).
+answer with a byte); b"D" (move the network devices, answer with a byte); b"S" and the number of a step (make its
+mount, answer with the descriptor attached); b"N" (the seccomp listener is in the mailbox); b"P" (from here on
+another process speaks, the sender; answer with a byte); b"R" (ready: only the program itself can fail from here
+on).
 
 Source: runc libcontainer/standard_init_linux.go, setns_init_linux.go, init_linux.go.
 """
@@ -310,6 +312,11 @@ def loopback_up(stage: Stage) -> None:
         sock.close()
 
 
+def net_devices(stage: Stage, devices: dict[str, str]) -> None:
+    """Let the parent move interfaces of the host to us."""
+    stage.ask_parent(b"D")
+
+
 def keyring(stage: Stage, name: str) -> None:
     """Leave the host's session keyring; a later exec joins the container's by its name."""
     try:
@@ -491,6 +498,7 @@ OPERATIONS: dict[str, Any] = {
     "setns_init": setns_init,
     "unshare": unshare,
     "loopback_up": loopback_up,
+    "net_devices": net_devices,
     "keyring": keyring,
     "cpu_affinity": cpu_affinity,
     "enter_root": enter_root,

@@ -9,7 +9,7 @@ import sys
 
 from satsuma.linux.cgroup import layout
 from satsuma.runtime import fastjson, resources
-from satsuma.runtime.errors import ConfigError, RuntimeFailure
+from satsuma.runtime.errors import ConfigError, RuntimeFailure, error_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ _INT_FLAGS = {
     "cpuset-mems": ("cpu", "mems"),
     "pids-limit": ("pids", "limit"),
 }
+_RDT_FLAGS = {"l3-cache-schema": "l3CacheSchema", "mem-bw-schema": "memBwSchema"}
 _SIZE_FLAGS = {
     "memory": ("memory", "limit"),
     "memory-reservation": ("memory", "reservation"),
@@ -54,9 +55,6 @@ def wanted(values: Json) -> Json:
     """Return the resources object that the flags describe."""
     if "resources" in values:
         return _read(values["resources"])
-    for flag in ("l3-cache-schema", "mem-bw-schema"):
-        if flag in values:
-            raise ConfigError(f"--{flag}: Intel RDT is not supported")
     for flag in ("kernel-memory", "kernel-memory-tcp"):
         if flag in values:
             raise ConfigError(f"--{flag}: kernel memory limits are not supported")
@@ -66,7 +64,10 @@ def wanted(values: Json) -> Json:
             result.setdefault(group, {})[key] = values[flag]
     for flag, (group, key) in _SIZE_FLAGS.items():
         if flag in values:
-            result.setdefault(group, {})[key] = _size(values[flag])
+            try:
+                result.setdefault(group, {})[key] = _size(values[flag])
+            except ConfigError as error:
+                raise ConfigError(f"invalid value for {flag}: {error}") from error
     return result
 
 
@@ -74,8 +75,11 @@ def _read(path: str) -> Json:
     if path == "-":
         data = sys.stdin.buffer.read(1 << 20)
     else:
-        with open(path, "rb") as file:
-            data = file.read(1 << 20)
+        try:
+            with open(path, "rb") as file:
+                data = file.read(1 << 20)
+        except OSError as error:
+            raise RuntimeFailure(f"open {path}: {error_text(error)}") from error
     try:
         value = fastjson.loads(data)
     except ValueError as error:
@@ -85,10 +89,34 @@ def _read(path: str) -> Json:
     return value
 
 
+def _update_intel_rdt(container: Container, values: Json) -> None:
+    schemata = {key: values[flag] for flag, key in _RDT_FLAGS.items() if flag in values}
+    if not schemata:
+        return
+    directory = container.data.get("intel_rdt_path")
+    if not directory:
+        raise RuntimeFailure(
+            "Intel RDT/CAT: l3 cache schema is not enabled"
+            if "l3CacheSchema" in schemata
+            else "Intel RDT/MBA: memory bandwidth schema is not enabled"
+        )
+    from satsuma.runtime import resctrl
+
+    stored = container.config["linux"]["intelRdt"]
+    group = resctrl.Group({**stored, **schemata}, container.id, directory)
+    group.directory = directory
+    try:
+        group.write(group.lines)
+    except OSError as error:
+        raise RuntimeFailure(f"unable to update Intel RDT: {error.filename}: {error.strerror}") from error
+    stored.update(schemata)
+
+
 def update(container: Container, values: Json) -> None:
     """Apply new limits and remember them."""
     if container.status() == "stopped":
-        raise RuntimeFailure("cannot update a stopped container")
+        raise RuntimeFailure("container not running")
+    _update_intel_rdt(container, values)
     changes = {key: value for key, value in wanted(values).items() if value not in (None, {}, [])}
     try:
         resources.update(container.cgroup(layout()), changes)

@@ -95,7 +95,7 @@ BASIC = st.one_of(
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(st.lists(st.tuples(TEXT, BASIC), max_size=8), TEXT)
 def test_properties_round_trip_and_agree_with_jeepney(properties: list, name: str) -> None:
     signature, body = "sa(sv)", [name, properties]

@@ -274,7 +274,7 @@ def test_annotations() -> None:
     for key, value in (
         ("org.systemd.property.a1b", "5"),
         ("org.systemd.property.ab", "5"),
-        ("org.systemd.property.XSec", "'5'"),
+        ("org.systemd.property.FooSec", "'5'"),
     ):
         with pytest.raises(ConfigError):
             systemd.annotated_properties({key: value})
