@@ -301,7 +301,7 @@ def _layer(layer: Data, number: int, painter: Painter) -> Section:
     digest = str(layer.get("DiffID") or layer.get("ChainID") or "").partition(":")[2][:12]
     rows = []
     for title, names in (
-        ("images", layer.get("Images") or []),
+        ("images", _with_names_first(layer.get("Images") or [])),
         ("containers", layer.get("Containers") or []),
     ):
         if names:
@@ -309,6 +309,15 @@ def _layer(layer: Data, number: int, painter: Painter) -> Section:
     if not rows:
         rows = [Row(("not shared", "dim"))]
     return Section(f"layer {number}  {digest}", rows, f"{format_size(layer.get('Size') or 0)}  ro")
+
+
+def _with_names_first(images: Sequence[str]) -> list[str]:
+    """Name the images that have names; a build leaves one without for each of its steps, which count only."""
+    named = [name for name in images if ":" in name]
+    unnamed = len(images) - len(named)
+    if named and unnamed:
+        return [*named, f"{unnamed} without a name"]
+    return list(images)
 
 
 def _sharers(title: str, names: Sequence[str], painter: Painter) -> list[Row]:

@@ -24,8 +24,9 @@ from satsuma.network.model import PortSpec
 DEFAULT_RANGE = (49153, 65535)
 """Used when the kernel does not tell its own ephemeral range, as in Docker."""
 
-ATTEMPTS = 10
-"""Ports of a range that are tried when other processes hold them (moby maxAllocatePortAttempts)."""
+ATTEMPTS = 4096
+"""Ports of a range to try.  Engines side by side take theirs from the same end of the ephemeral range, one after the
+other: the first dozens may all be a neighbour's.  A try costs two system calls."""
 
 ANY = "0.0.0.0"
 _PROTOCOL_ORDER = {"tcp": 0, "udp": 1, "sctp": 2}
@@ -172,7 +173,8 @@ class PortAllocator:
     ) -> list[Binding]:
         exact = start != 0 and start == end
         failure: PortTaken | None = None
-        for _ in range(1 if exact else ATTEMPTS):
+        size = end - start + 1 if start else ATTEMPTS
+        for _ in range(min(size, ATTEMPTS)):
             host_port = start if exact else self._next(protocol, host_ips, start, end)
             if exact:
                 for ip, ports in self._blocking(host_ips, protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Iterator
 
@@ -127,3 +128,18 @@ def test_what_cannot_be_published(allocator: PortAllocator) -> None:
 
 def test_an_unreadable_range_falls_back(tmp_path: object) -> None:
     assert ephemeral_range(f"{tmp_path}/absent") == (49153, 65535)
+
+
+def test_a_neighbour_with_many_ports_is_passed_over() -> None:
+    with contextlib.ExitStack() as stack:
+        span = (47200, 47260)
+        for number in range(span[0], span[0] + 40):
+            sock = stack.enter_context(socket.socket())
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(("127.0.0.1", number))
+            sock.listen(1)
+        ports = PortAllocator(span=span)
+        found = ports.allocate([PortSpec(port=80)], "10.0.0.2")
+        ports.listen(found)
+        assert found[0].rule.host_port == span[0] + 40
+        ports.release(found)
