@@ -327,18 +327,22 @@ _UNIFIED_NUMBERS = {
 }
 
 
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 20
+
+
 def _unified(unified: Json, *, version: int) -> list[Property]:
     """Return properties for those files of `unified` for which there are any; all are written as files, too."""
     properties: list[Property] = []
     for name, value in unified.items():
         text = str(value).strip()
         if name in _UNIFIED_NUMBERS:
-            if text != "max" and not text.isdecimal():
+            if text != "max" and not _is_number(text):
                 raise ConfigError(f"unified resource {name!r} value conversion error: {text!r}")
             properties.append((_UNIFIED_NUMBERS[name], ("t", _INFINITY if text == "max" else int(text))))
         elif name == "cpu.max":
             quota, _, period = text.partition(" ")
-            if (quota != "max" and not quota.isdecimal()) or (period and not period.isdecimal()):
+            if (quota != "max" and not _is_number(quota)) or (period and not _is_number(period)):
                 raise ConfigError(f"unified resource {name!r} value conversion error: {text!r}")
             properties += _cpu_quota(
                 -1 if quota == "max" else int(quota), int(period or _DEFAULT_PERIOD), version
