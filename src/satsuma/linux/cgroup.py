@@ -183,6 +183,7 @@ class Cgroup:
         """
         if not self.dirs:
             raise FileNotFoundError(errno.ENOENT, "cgroup mountpoint does not exist")
+        self._refuse_root()
         cpuset = self.dirs.get("cpuset")
         for directory in self.unique_dirs():
             _make_group(directory)
@@ -311,6 +312,7 @@ class Cgroup:
         Raises:
             TimeoutError: they did not stop; the group is thawed again.
         """
+        self._refuse_root()
         if self.is_v2:
             self.write(UNIFIED, "cgroup.freeze", "1")
             self._wait_frozen(lambda _: "frozen 1" in self.read(UNIFIED, "cgroup.events"))
@@ -362,6 +364,7 @@ class Cgroup:
 
     def kill_all(self, signum: int = 9) -> None:
         """Send *signum* to every process of the group; SIGKILL also thaws it."""
+        self._refuse_root()
         if signum == 9 and UNIFIED in self.dirs:
             try:
                 self._write_unified("cgroup.kill", "1")
@@ -377,6 +380,15 @@ class Cgroup:
                 break
         if frozen or signum == 9:
             self._thaw_quietly()
+
+    def _refuse_root(self) -> None:
+        """Everything that runs on the machine is below the root: no group of ours, whatever a caller thinks.
+
+        Raises:
+            PermissionError: the group is the root of a hierarchy.
+        """
+        if self.path == "/":
+            raise PermissionError(errno.EPERM, "the root cgroup is not a container's", self.path)
 
     def _write_unified(self, name: str, value: str) -> None:
         write_file(f"{self.dirs[UNIFIED]}/{name}", value)
@@ -412,6 +424,7 @@ class Cgroup:
         Raises:
             OSError: EBUSY when processes are still there after *timeout* seconds.
         """
+        self._refuse_root()
         deadline = time.monotonic() + timeout
         for directory in self.unique_dirs():
             pause = 0.0005

@@ -14,7 +14,7 @@ import os
 import time
 
 from satsuma.linux import pidfd
-from satsuma.linux.cgroup import UNIFIED, Cgroup, Layout, layout
+from satsuma.linux.cgroup import UNIFIED, Cgroup, Layout, clean_path, layout
 from satsuma.runtime import fastjson
 from satsuma.runtime.errors import RuntimeFailure
 
@@ -192,7 +192,12 @@ def cgroup_for(path: str, container_id: str) -> Cgroup:
     """Return the group for `linux.cgroupsPath` of the cgroupfs driver.
 
     Absolute paths are below the mount points, relative ones (v1) below the group of the caller.
+
+    Raises:
+        RuntimeFailure: the path is that of a root, in which other processes of the machine are.
     """
+    if path and clean_path(path) == "/":
+        raise RuntimeFailure(f"invalid cgroupsPath {path!r}: it is the root of the hierarchy")
     where = layout()
     if not path:
         return Cgroup("/" + container_id, where)
