@@ -82,6 +82,21 @@ class HostFacts:
     ulimits: dict[str, int] = field(default_factory=dict)
 
 
+def check_cgroup_parent(parent: str, driver: str) -> str:
+    """Return the parent of a container's control group, as the cgroup driver names it.
+
+    Raises:
+        InvalidParameter: systemd's driver wants a slice.
+    """
+    stem = parent.removesuffix(".slice")
+    is_slice = stem != parent and "/" not in stem and (stem == "-" or all(stem.split("-")))
+    if driver == "systemd" and parent and not is_slice:
+        raise InvalidParameter(
+            'cgroup-parent for systemd cgroup should be a valid slice named as "xxx.slice"'
+        )
+    return parent
+
+
 def check_name(name: str) -> str:
     """Return a container name without its slash.
 

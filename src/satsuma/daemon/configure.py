@@ -11,9 +11,10 @@ from typing import Any
 
 from satsuma.base import log, sizes
 from satsuma.base.errors import InvalidParameter
-from satsuma.container.validate import RLIMITS, check_log_config
+from satsuma.container.validate import RLIMITS, check_cgroup_parent, check_log_config
 from satsuma.daemon import settings
 from satsuma.engine.config import DEFAULT_BRIDGE, DEFAULT_SOCKET, EngineConfig
+from satsuma.linux.systemd import Manager, SystemdError
 from satsuma.spec.docker import LogConfig, Ulimit
 
 FILE_LIMIT = 1 << 20
@@ -77,6 +78,7 @@ def _engine_config(values: dict[str, Any]) -> EngineConfig:
     _check_words(values)
     data_root = _absolute(values["data-root"], "data-root")
     exec_root = _absolute(values["exec-root"], "exec-root")
+    driver = _cgroup_driver(values["exec-opt"])
     return EngineConfig(
         data_root=data_root,
         exec_root=exec_root,
@@ -96,8 +98,8 @@ def _engine_config(values: dict[str, Any]) -> EngineConfig:
         no_new_privileges=values["no-new-privileges"],
         seccomp_profile=_seccomp_profile(values["seccomp-profile"]),
         seccomp_profile_name=values["seccomp-profile"] or "builtin",
-        cgroup_driver=_cgroup_driver(values["exec-opt"]),
-        cgroup_parent=values["cgroup-parent"],
+        cgroup_driver=driver,
+        cgroup_parent=check_cgroup_parent(values["cgroup-parent"], driver),
         default_cgroupns_mode=values["default-cgroupns-mode"],
         default_ipc_mode=values["default-ipc-mode"],
         bridge=values["bridge"] or _default_bridge(exec_root),
@@ -223,10 +225,11 @@ def _cgroup_driver(options: list[str]) -> str:
             raise InvalidParameter(f"invalid exec-opt: {option}")
         driver = value
     if driver == "systemd":
-        raise InvalidParameter(
-            "native.cgroupdriver=systemd is not supported by this engine yet; use native.cgroupdriver=cgroupfs"
-        )
-    if driver != "cgroupfs":
+        try:
+            Manager().close()
+        except SystemdError as error:
+            raise InvalidParameter(f"invalid exec-opt native.cgroupdriver=systemd: {error}") from error
+    elif driver != "cgroupfs":
         raise InvalidParameter(f"invalid cgroup driver: {driver}: must be cgroupfs or systemd")
     return driver
 

@@ -22,7 +22,7 @@ from satsuma.base.ids import new_id
 from satsuma.container import NetworkState, Record, Status, command_line, merge_config
 from satsuma.container.mounts import MountPoint, merge_points, parse_bind, parse_mount, parse_volumes_from
 from satsuma.container.ports import normalize_port, parse_range
-from satsuma.container.validate import check_create, check_name, parse_security
+from satsuma.container.validate import check_cgroup_parent, check_create, check_name, parse_security
 from satsuma.engine.core import Core
 from satsuma.engine.endpoints import wanted_endpoints
 from satsuma.image import Image
@@ -150,6 +150,7 @@ def adapt(core: Core, host: HostConfig) -> HostConfig:
         changes["shm_size"] = config.default_shm_size
     if not host.ipc_mode:
         changes["ipc_mode"] = config.default_ipc_mode
+    check_cgroup_parent(host.cgroup_parent, config.cgroup_driver)
     if not host.cgroupns_mode:
         private = not host.privileged or core.facts.cgroup_version == 2
         changes["cgroupns_mode"] = config.default_cgroupns_mode if private else "host"

@@ -258,10 +258,10 @@ def make_plan(core: Core, record: Record, paths: dict[str, str], linked_env: tup
 
 def cgroups_path(core: Core, record: Record) -> str:
     """Return the cgroup as config.json names it."""
-    parent = record.host.cgroup_parent or core.config.cgroup_parent or "/satsuma"
+    parent = record.host.cgroup_parent or core.config.cgroup_parent
     if core.config.cgroup_driver == "systemd":
-        return f"{parent if parent.endswith('.slice') else 'system.slice'}:docker:{record.id}"
-    return os.path.join("/", parent, record.id)
+        return f"{parent or 'system.slice'}:satsuma:{record.id}"
+    return os.path.join("/", parent or "satsuma", record.id)
 
 
 def init_binary(core: Core) -> str:

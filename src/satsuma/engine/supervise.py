@@ -22,6 +22,7 @@ from satsuma.engine.actors import Actor
 from satsuma.engine.core import Core
 from satsuma.linux.cgroup import Cgroup
 from satsuma.monitor.client import ExitStatus, Monitor
+from satsuma.runtime.systemd import recorded_group
 
 _log = logging.getLogger(__name__)
 
@@ -325,7 +326,7 @@ async def restart(core: Core, reference: str, *, signal: str | None, timeout: in
 
 def cgroup_of(monitor: Monitor) -> Cgroup:
     """Return the cgroup of a running container."""
-    return Cgroup("", dirs=monitor.cgroup)
+    return recorded_group("", monitor.cgroup)
 
 
 async def pause(core: Core, reference: str) -> None:

@@ -17,9 +17,9 @@ from typing import Any
 
 from satsuma.base.clock import now_ns
 from satsuma.linux import pidfd as linux_pidfd
-from satsuma.linux.cgroup import Cgroup
 from satsuma.monitor import state
 from satsuma.monitor.state import ExitStatus, read_exit
+from satsuma.runtime.systemd import recorded_group
 
 Body = dict[str, Any]
 
@@ -91,7 +91,7 @@ def _kill_leftovers(known: Body) -> None:
     if "init_pid" in known:
         _kill(known["init_pid"], known["start_time"])
     if known.get("cgroup"):
-        cgroup = Cgroup("", dirs=known["cgroup"])
+        cgroup = recorded_group("", known["cgroup"])
         cgroup.kill_all()
         cgroup.remove()
 

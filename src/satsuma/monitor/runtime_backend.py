@@ -64,7 +64,7 @@ class RuntimeBackend:
                 parsed = parse(config)
                 if size is not None and parsed.process is not None:
                     parsed.process.console_size = size
-                cgroup = Cgroup(parsed.cgroups_path) if parsed.cgroups_path else None
+                cgroup = _group(parsed)
                 given = {name: extras[name] for name in _PLAIN if name in extras}
                 self._trace = Trace() if extras.get("explain") else None
                 self._extras = Extras(
@@ -157,6 +157,16 @@ class RuntimeBackend:
         """
         if self._cgroup is not None:
             self._cgroup.remove()
+
+
+def _group(config: Config) -> Cgroup | None:
+    """Return the container's group: a path of cgroupfs, or one that systemd makes ("slice:prefix:name")."""
+    path = config.cgroups_path
+    if not path or path.startswith("/"):
+        return Cgroup(path) if path else None
+    from satsuma.runtime import systemd  # only with that driver: D-Bus and more
+
+    return systemd.group_for(path, "", config.resources, config.annotations)
 
 
 def _keyring(cgroups_path: str) -> str:

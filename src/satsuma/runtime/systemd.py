@@ -191,8 +191,15 @@ def group_for(path: str, container_id: str, resources: Json, annotations: Json) 
 
 
 def recorded_group(path: str, dirs: dict[str, str], where: Layout | None = None) -> Cgroup:
-    """Return a group from what was recorded of it: one of systemd's, or a plain one."""
+    """Return a group from what was recorded of it: one of systemd's, or a plain one.
+
+    Args:
+        path: below the mount points; "" finds it out from *dirs*.
+    """
     where = where or layout()
+    for controller, point in where.mounts.items():
+        if not path and dirs.get(controller, "").startswith(point + "/"):
+            path = dirs[controller][len(point) :]
     directory = dirs.get(UNIFIED) or next(iter(dirs.values()), "")
     unit = directory.rpartition("/")[2]
     if not unit.endswith((".scope", ".slice")):

@@ -384,9 +384,8 @@ def test_a_refused_unit_leaves_no_placeholder(fake: FakeSystemd, where: Layout) 
     assert resources.failure_text(caught.value).startswith(
         "cannot create systemd unit: unable to start unit 'p-n.scope': no"
     )
-    assert group._held is None
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    properties = next(body[2] for member, body in fake.calls if member == "StartTransientUnit")
+    assert not _is_alive(dict(properties)["PIDs"][1][0])
 
 
 def test_a_unit_at_another_place_is_an_error(fake: FakeSystemd, where: Layout) -> None:
