@@ -66,7 +66,7 @@ class Engine:
             loop.call_soon_threadsafe(_image_event, core, action, image, name)
 
         try:
-            launcher = await Launcher.start(config.exec_root)
+            launcher = await Launcher.start(config.exec_root, cgroup_driver=config.cgroup_driver)
             images = await blocking(ImageService, store, tell)
             volumes = VolumeService(store.db.collection("volumes"), f"{config.data_root}/volumes")
             await blocking(volumes.open, store.db.collection("volumes").all())

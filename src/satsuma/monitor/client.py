@@ -74,9 +74,11 @@ class Attachment:
 class Launcher:
     """The launcher program, started again when it ended."""
 
-    def __init__(self, exec_root: str, command: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, exec_root: str, command: Sequence[str] | None = None, *, cgroup_driver: str = "cgroupfs"
+    ) -> None:
         self._exec_root = exec_root
-        self._command = tuple(command) if command is not None else _default_command()
+        self._command = tuple(command) if command is not None else _default_command(cgroup_driver)
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
         self._starting = asyncio.Lock()
@@ -84,15 +86,18 @@ class Launcher:
         self._refill: asyncio.TimerHandle | None = None
 
     @classmethod
-    async def start(cls, exec_root: str, *, command: Sequence[str] | None = None) -> Launcher:
+    async def start(
+        cls, exec_root: str, *, command: Sequence[str] | None = None, cgroup_driver: str = "cgroupfs"
+    ) -> Launcher:
         """Start the program and wait until it is ready.
 
         Args:
             command: what to run instead of the launcher; gets descriptor number and exec-root appended.
+            cgroup_driver: "cgroupfs" or "systemd".
         Raises:
             System: it does not start.
         """
-        launcher = cls(exec_root, command)
+        launcher = cls(exec_root, command, cgroup_driver=cgroup_driver)
         await launcher._ready()
         launcher.prepare()
         return launcher
@@ -252,9 +257,9 @@ class _LauncherChannel(Channel):
             wake(self.ready)
 
 
-def _default_command() -> tuple[str, ...]:
+def _default_command(cgroup_driver: str) -> tuple[str, ...]:
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "launcher.py")
-    return (sys.executable, "-I", "-S", "-B", path)
+    return (sys.executable, "-I", "-S", "-B", path, cgroup_driver)
 
 
 def _spawn(
@@ -264,8 +269,9 @@ def _spawn(
         previous.wait()
     # Its own session: a terminal's signals are for the daemon.  Few arenas, because each costs every monitor.
     environment = {"PATH": os.defpath, "MALLOC_ARENA_MAX": "1"}
-    if "SATSUMA_FAILPOINTS" in os.environ:
-        environment["SATSUMA_FAILPOINTS"] = os.environ["SATSUMA_FAILPOINTS"]
+    for name in ("SATSUMA_FAILPOINTS", "DBUS_SYSTEM_BUS_ADDRESS"):
+        if name in os.environ:
+            environment[name] = os.environ[name]
     # What monitors and containers are forked from must not lead back to the host's interpreter.
     program = open_sealed(command[0])
     try:

@@ -1,6 +1,6 @@
 """The launcher: a program that imports everything once and then only forks.
 
-    python -I -S -B …/monitor/launcher.py FD EXEC_ROOT
+    python -I -S -B …/monitor/launcher.py CGROUP_DRIVER FD EXEC_ROOT
 
 FD is one end of a SOCK_SEQPACKET pair; the daemon holds the other.  Three requests, each with one descriptor,
 the socket on which the answer goes back, so that any number can be under way:
@@ -127,15 +127,17 @@ def _program() -> None:
     # -I and -S leave only the standard library; the package is added by where this file is.
     sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
     from satsuma.linux.syscalls import close_range
-    from satsuma.monitor.runtime_backend import RuntimeBackend
+    from satsuma.monitor.runtime_backend import RuntimeBackend, load
 
-    sock = socket.socket(fileno=int(sys.argv[1]))
+    cgroup_driver, fd, exec_root = sys.argv[1:]
+    load(cgroup_driver)
+    sock = socket.socket(fileno=int(fd))
     os.set_inheritable(sock.fileno(), False)
     # The descriptor that we were started from (`linux.sealed`), and whatever else the daemon may have let slip.
     if sock.fileno() > 3:
         close_range(3, sock.fileno() - 1)
     close_range(sock.fileno() + 1)
-    main(sock, sys.argv[2], RuntimeBackend)
+    main(sock, exec_root, RuntimeBackend)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 
-from satsuma.linux.cgroup import Cgroup
+from satsuma.linux.cgroup import Cgroup, layout
 from satsuma.monitor.backend import StartError
 from satsuma.runtime import create, default_spec
 from satsuma.runtime import exec as runtime_exec
@@ -32,6 +32,20 @@ _PLAIN = ("overlay", "seccomp_bpf", "init_path")
 _NO_OVERLAY: Json = {"lowerdirs": ["/"], "upperdir": "", "workdir": "", "volatile": False}
 _MOUNT = "mount:"
 _KNOWN = frozenset((*_NAMESPACES, *_PLAIN, "hold_fds", "explain"))
+
+
+def load(cgroup_driver: str) -> None:
+    """Import what the runtime loads only when a container needs it: in a sealed launcher that would be too late."""
+    import satsuma.linux.syscall_table
+    import satsuma.runtime.netdevices
+    import satsuma.runtime.notify
+    import satsuma.runtime.sources
+
+    if layout().mode == "v2":
+        import satsuma.linux.bpf_devices
+        import satsuma.linux.inotify
+    if cgroup_driver == "systemd":
+        import satsuma.runtime.systemd  # noqa: F401
 
 
 class RuntimeBackend:

@@ -17,9 +17,10 @@ from monitor_host import joined
 
 from satsuma.base import errors
 from satsuma.linux import pidfd, seccomp
-from satsuma.linux.cgroup import Cgroup, layout
+from satsuma.linux.cgroup import layout
 from satsuma.monitor import client
 from satsuma.runtime import default_spec
+from satsuma.runtime.systemd import recorded_group
 
 CAPS = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_KILL", "CAP_SETUID", "CAP_SETGID", "CAP_NET_BIND_SERVICE"]
 NAMESPACES = ("mount", "pid", "ipc", "uts", "network", "cgroup")
@@ -180,7 +181,7 @@ async def test_exec_with_a_terminal(engine):
 
 async def test_frozen_container_does_not_hold_up_its_monitor(engine):
     monitor = await launch(engine, "sleep", "1000")
-    cgroup = Cgroup("", dirs=monitor.cgroup)
+    cgroup = recorded_group("", monitor.cgroup)
     await asyncio.to_thread(cgroup.freeze)
     session = asyncio.ensure_future(monitor.exec(client.ExecSpec(exec_id="e1", process=process("true"))))
     await asyncio.sleep(0.1)
@@ -194,7 +195,7 @@ async def test_frozen_container_does_not_hold_up_its_monitor(engine):
 
 async def test_container_that_ends_takes_a_starting_session_with_it(engine):
     monitor = await launch(engine, "sleep", "1000")
-    cgroup = Cgroup("", dirs=monitor.cgroup)
+    cgroup = recorded_group("", monitor.cgroup)
     await asyncio.to_thread(cgroup.freeze)
     session = asyncio.ensure_future(monitor.exec(client.ExecSpec(exec_id="e1", process=process("true"))))
     await asyncio.sleep(0.05)
