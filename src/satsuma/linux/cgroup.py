@@ -365,6 +365,7 @@ class Cgroup:
     def kill_all(self, signum: int = 9) -> None:
         """Send *signum* to every process of the group; SIGKILL also thaws it."""
         self._refuse_root()
+        self._refuse_own()
         if signum == 9 and UNIFIED in self.dirs:
             try:
                 self._write_unified("cgroup.kill", "1")
@@ -389,6 +390,15 @@ class Cgroup:
         """
         if self.path == "/":
             raise PermissionError(errno.EPERM, "the root cgroup is not a container's", self.path)
+
+    def _refuse_own(self) -> None:
+        """A group with us or process 1 in it is no container's: killing it would take the machine along.
+
+        Raises:
+            PermissionError: we are in it, or process 1 is.
+        """
+        if not {1, os.getpid(), os.getppid()}.isdisjoint(self.pids()):
+            raise PermissionError(errno.EPERM, "the caller's own cgroup is not a container's", self.path)
 
     def _write_unified(self, name: str, value: str) -> None:
         write_file(f"{self.dirs[UNIFIED]}/{name}", value)
