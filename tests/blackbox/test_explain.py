@@ -15,7 +15,7 @@ def test_explained_run(satsuma: harness.Client) -> None:
             "the engine: satsumad",
             "network",
             "config.json",
-            "clone3",
+            "in namespaces of its own",
             "fsmount",
             "pivot_root  ",
             "seccomp",

@@ -68,6 +68,7 @@ async def create(core: Core, name: str | None, body: CreateRequest, platform: st
         raise
     core.save(record)
     core.emit(record, "create")
+    core.launcher.freshen()
     return CreateResponse(id=container_id, warnings=warnings)
 
 

@@ -260,6 +260,11 @@ class Cgroup:
             return -1
         return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
+    def leave_out_v2(self) -> None:
+        """Do without the v2 tree of a hybrid set-up, for a process that is not going to be born into the group."""
+        if not self.is_v2:
+            self.dirs.pop(UNIFIED, None)
+
     def attach(self, pid: int) -> None:
         """Move a process with all its threads into the group."""
         for directory in self.unique_dirs():

@@ -47,6 +47,8 @@ SPARE_AFTER_START = 0.05
 SPARE_AFTER_END = 0.002
 """Seconds in which the making of the next spare monitor would hold up the container that has just started, or
 the news that one has ended."""
+SPARE_FRESH = 5.0
+"""Seconds after which a spare is exchanged when a container is created: its first process looks as old as it is."""
 LONGEST_SILENCE = 10.0
 """Seconds for which a monitor may live without listening: it starts, or it ends."""
 
@@ -83,6 +85,7 @@ class Launcher:
         self._channel: Channel | None = None
         self._starting = asyncio.Lock()
         self._spare: socket.socket | None = None
+        self._spare_made = 0.0
         self._refill: asyncio.TimerHandle | None = None
 
     @classmethod
@@ -189,14 +192,24 @@ class Launcher:
         """Have a monitor made ahead of time, if there is none: a container has ended, the moment is a good one."""
         self._prepare_later(SPARE_AFTER_END)
 
+    def freshen(self) -> None:
+        """Exchange a spare that has waited for long: a container is being created, and will soon be started."""
+        if asyncio.get_running_loop().time() - self._spare_made > SPARE_FRESH:
+            self._make_spare()
+
     def _prepare_later(self, delay: float) -> None:
         if self._refill is not None:
             self._refill.cancel()
-        self._refill = asyncio.get_running_loop().call_later(delay, self._make_spare)
+        self._refill = asyncio.get_running_loop().call_later(delay, self._refill_now)
+
+    def _refill_now(self) -> None:
+        self._refill = None
+        if self._spare is None:
+            self._make_spare()
 
     def _make_spare(self) -> None:
-        self._refill = None
-        if self._spare is None and self._channel is not None and not self._channel.closed.done():
+        self._spare_made = asyncio.get_running_loop().time()
+        if self._channel is not None and not self._channel.closed.done():
             spawn("launcher:spare", self._ask_for_spare())
 
     async def _ask_for_spare(self) -> None:
@@ -207,10 +220,9 @@ class Launcher:
             except BaseException:
                 ours.close()
                 raise
-        if self._spare is None:
-            self._spare = ours
-        else:
-            ours.close()
+        if self._spare is not None:
+            self._spare.close()
+        self._spare = ours
 
     async def make_netns(self) -> tuple[int, int]:
         """Make a network namespace: (namespace descriptor, NETLINK_ROUTE socket inside); lo is up.

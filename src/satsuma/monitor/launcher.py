@@ -22,6 +22,7 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
+import select
 import signal
 import socket
 import struct
@@ -50,8 +51,10 @@ def serve(sock: socket.socket, exec_root: str, new_backend: Callable[[], Backend
 
     def spare(reply: socket.socket) -> None:
         settle.settle(exec_root)
-        monitor.warm_up(new_backend())
-        monitor.run(exec_root, reply, new_backend())
+        backend = new_backend()
+        if not _has_news(reply):
+            monitor.warm_up(backend)
+        monitor.run(exec_root, reply, backend)
 
     operations = {"launch": launch, "spare": spare, "netns": make_netns}
     assembler = protocol.Assembler()
@@ -65,6 +68,10 @@ def serve(sock: socket.socket, exec_root: str, new_backend: Callable[[], Backend
             if os.fork() == 0:
                 sock.close()
                 _finish(operation, reply)
+
+
+def _has_news(sock: socket.socket) -> bool:
+    return bool(select.select((sock,), (), (), 0)[0])
 
 
 def _finish(operation: Callable[[socket.socket], None], reply: socket.socket) -> None:

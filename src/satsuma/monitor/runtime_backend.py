@@ -12,7 +12,7 @@ import signal
 
 from satsuma.linux.cgroup import Cgroup, layout
 from satsuma.monitor.backend import StartError
-from satsuma.runtime import create, default_spec
+from satsuma.runtime import cradle, create
 from satsuma.runtime import exec as runtime_exec
 from satsuma.runtime.config import Config, parse
 from satsuma.runtime.errors import RuntimeFailure, StartFailed
@@ -51,11 +51,12 @@ def load(cgroup_driver: str) -> None:
 class RuntimeBackend:
     """One container made by `satsuma.runtime`."""
 
-    __slots__ = ("_cgroup", "_config", "_extras", "_hold_fds", "_init", "_trace")
+    __slots__ = ("_cgroup", "_config", "_cradle", "_extras", "_hold_fds", "_init", "_trace")
 
     def __init__(self) -> None:
         self._cgroup: Cgroup | None = None
         self._config: Config | None = None
+        self._cradle: cradle.Cradle | None = None
         self._extras: Extras | None = None
         self._hold_fds: list[int] = []
         self._init: create.Init | None = None
@@ -89,10 +90,20 @@ class RuntimeBackend:
                     trace=self._trace,
                     **given,
                 )
-                init = create.start(parsed, extras=self._extras, stdio=stdio or (-1, -1, -1), cgroup=cgroup)
+                init = create.start(
+                    parsed,
+                    extras=self._extras,
+                    stdio=stdio or (-1, -1, -1),
+                    cgroup=cgroup,
+                    cradle=self._cradle,
+                )
         finally:
             for fd in (*ns_fds.values(), *mount_fds.values()):
                 os.close(fd)
+            if self._cradle is not None:
+                if not self._cradle.used:
+                    self._cradle.close()
+                self._cradle = None
         self._cgroup, self._config, self._init = cgroup, parsed, init
         self._extras.trace = None
         return _Started(init)
@@ -128,22 +139,13 @@ class RuntimeBackend:
             )
 
     def warm_up(self) -> None:
-        """Go through the planning of a container once, without doing anything."""
-        process = {"args": ["x"], "cwd": "/", "env": ["a=b"], "terminal": False, "user": {"uid": 0, "gid": 0}}
-        sample = {
-            "ociVersion": "1.0.2",
-            "process": {**process, "capabilities": default_spec.capability_sets(["CAP_CHOWN"])},
-            "root": {"path": "rootfs"},
-            "mounts": default_spec.default_mounts(),
-            "linux": {
-                "namespaces": [
-                    {"type": kind} for kind in ("mount", "pid", "ipc", "uts", "network", "cgroup")
-                ],
-                "maskedPaths": list(default_spec.READONLY_PATHS),
-                "readonlyPaths": list(default_spec.READONLY_PATHS),
-            },
-        }
-        plan_init(parse(sample), Extras(overlay=_NO_OVERLAY), cgroup=Cgroup("/satsuma"))
+        """Have the first process of the container born, and go through the planning of one, without effect."""
+        if cradle.possible():
+            try:
+                self._cradle = cradle.Cradle()
+            except OSError:
+                self._cradle = None
+        plan_init(parse(cradle.sample()), Extras(overlay=_NO_OVERLAY), cgroup=Cgroup("/satsuma"))
 
     def kill_all(self) -> None:
         """Kill every process of the container's cgroup."""

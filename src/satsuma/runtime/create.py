@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from satsuma.linux.cgroup import Cgroup
+    from satsuma.runtime.cradle import Cradle
     from satsuma.runtime.trace import Trace
 
     Ancillary = list[tuple[int, int, bytes]]
@@ -71,6 +72,7 @@ def start(
     cgroup: Cgroup | None = None,
     console: tuple[int, int] | None = None,
     plan: Plan | None = None,
+    cradle: Cradle | None = None,
     on_runtime_hooks: Callable[[int], None] | None = None,
     on_created: Callable[[Init], None] | None = None,
 ) -> Init:
@@ -83,6 +85,7 @@ def start(
         cgroup: is created, gets `linux.resources`; removed again only if the start fails.
         console: (height, width) of the terminal, instead of `process.consoleSize`.
         plan: made before with `plan_init` from the same configuration.
+        cradle: a process that was born ahead of time; not used (see `Cradle.used`) when it does not fit.
         on_runtime_hooks: called with the pid when the hooks prestart and createRuntime are due.
         on_created: called when the process exists, before it does anything with the root file system.
     Raises:
@@ -97,21 +100,19 @@ def start(
     trace = plan.extras.trace
     if trace is not None:
         trace.bind(plan)
+    if cradle is not None and not cradle.fits(plan, cgroup):
+        cradle = None
     if cgroup is not None:
-        try:
-            if trace is not None:
-                trace.at("cgroup", cgroup.unique_dirs())
-            cgroup.create()
-            if trace is not None:
-                trace.at("limits", _limits(config, cgroup))
-            resources.apply(cgroup, config.resources)
-            _delegate(cgroup, config)
-        except (OSError, ConfigError) as error:
-            _remove_quietly(cgroup)
-            text = resources.failure_text(error) if isinstance(error, OSError) else str(error)
-            raise StartFailed(_PREFIX + text) from error
+        _make_group(cgroup, config, trace, born_ahead=cradle is not None)
     try:
-        init = launch(plan, stdio, cgroup=cgroup, on_runtime_hooks=on_runtime_hooks, on_created=on_created)
+        init = launch(
+            plan,
+            stdio,
+            cgroup=cgroup,
+            cradle=cradle,
+            on_runtime_hooks=on_runtime_hooks,
+            on_created=on_created,
+        )
         if cgroup is not None:
             cgroup.settle()
         return init
@@ -119,6 +120,24 @@ def start(
         if cgroup is not None:
             _remove_quietly(cgroup)
         raise
+
+
+def _make_group(cgroup: Cgroup, config: Config, trace: Trace | None, *, born_ahead: bool) -> None:
+    """Make the group and set its limits."""
+    if born_ahead:
+        cgroup.leave_out_v2()
+    try:
+        if trace is not None:
+            trace.at("cgroup", cgroup.unique_dirs())
+        cgroup.create()
+        if trace is not None:
+            trace.at("limits", _limits(config, cgroup))
+        resources.apply(cgroup, config.resources)
+        _delegate(cgroup, config)
+    except (OSError, ConfigError) as error:
+        _remove_quietly(cgroup)
+        text = resources.failure_text(error) if isinstance(error, OSError) else str(error)
+        raise StartFailed(_PREFIX + text) from error
 
 
 def _delegate(cgroup: Cgroup, config: Config) -> None:
@@ -155,11 +174,16 @@ def launch(
     *,
     cgroup: Cgroup | None = None,
     init_pidfd: int = -1,
+    cradle: Cradle | None = None,
     on_runtime_hooks: Callable[[int], None] | None = None,
     on_created: Callable[[Init], None] | None = None,
 ) -> Init:
-    """Clone a process for *plan* and wait until it has become the program (also used by exec)."""
-    launching = begin(plan, stdio, cgroup=cgroup, init_pidfd=init_pidfd, on_created=on_created)
+    """Clone a process for *plan*, or wake one, and wait until it has become the program (also used by exec)."""
+    launching = None
+    if cradle is not None:
+        launching = _wake(cradle, plan, stdio, cgroup, on_created)
+    if launching is None:
+        launching = begin(plan, stdio, cgroup=cgroup, init_pidfd=init_pidfd, on_created=on_created)
     launching.on_runtime_hooks = on_runtime_hooks
     trace = plan.extras.trace
     if trace is not None:
@@ -224,7 +248,31 @@ def begin(
             if fd >= 0:
                 os.close(fd)
         theirs.close()
-    launching = Launching(plan, Init(pid, child_fd, 0, None, list(plan.warnings)), ours)
+    return _born(plan, pid, child_fd, ours, on_created)
+
+
+def _wake(
+    cradle: Cradle,
+    plan: Plan,
+    stdio: tuple[int, int, int],
+    cgroup: Cgroup | None,
+    on_created: Callable[[Init], None] | None,
+) -> Launching | None:
+    """Let the process that was born ahead carry out *plan*; None when it cannot."""
+    if plan.extras.trace is not None:
+        plan.extras.trace.at("wake", plan.clone_flags)
+    try:
+        sock = cradle.wake(plan, stdio, cgroup)
+    except OSError:
+        cradle.close()
+        return None
+    return _born(plan, cradle.pid, cradle.pidfd, sock, on_created)
+
+
+def _born(
+    plan: Plan, pid: int, child_fd: int, sock: _socket.socket, on_created: Callable[[Init], None] | None
+) -> Launching:
+    launching = Launching(plan, Init(pid, child_fd, 0, None, list(plan.warnings)), sock)
     launching.on_created = on_created
     try:
         launching.init.start_time = pidfd.start_time(pid)

@@ -116,6 +116,11 @@ _STEPS: dict[str, tuple[str, Any, str]] = {
         _namespaces,
         "fork a process that is born in namespaces of its own, and inside its control group",
     ),
+    "wake": (
+        "wake",
+        _namespaces,
+        "the first process was born ahead, in namespaces of its own: it gets its configuration now",
+    ),
     "state": ("write", _words, "remember pid and start time, for whoever asks later"),
     "oom_score_adj": ("oom_score_adj", _words, "who goes first when memory runs out"),
     "id_maps": (

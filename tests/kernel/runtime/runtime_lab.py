@@ -15,6 +15,7 @@ from satsuma.linux.cgroup import Cgroup
 from satsuma.runtime import create, default_spec
 from satsuma.runtime import exec as runtime_exec
 from satsuma.runtime.config import parse
+from satsuma.runtime.cradle import Cradle
 from satsuma.runtime.plan import Extras
 
 APPLETS = (
@@ -82,12 +83,18 @@ class Lab:
 
     @contextmanager
     def container(
-        self, spec: dict, *, stdio=(-1, -1, -1), **extras: object
+        self, spec: dict, *, stdio=(-1, -1, -1), cradle: Cradle | None = None, **extras: object
     ) -> Iterator[tuple[create.Init, Cgroup]]:
         """Start a container; kill and remove it at the end."""
         group = Cgroup(f"{self.prefix}/c{self.counter + 1}")
         overlay = extras.pop("overlay", None) or self.overlay()
-        init = create.start(parse(spec), extras=Extras(overlay=overlay, **extras), stdio=stdio, cgroup=group)  # type: ignore[arg-type]
+        init = create.start(
+            parse(spec),
+            extras=Extras(overlay=overlay, **extras),  # type: ignore[arg-type]
+            stdio=stdio,
+            cgroup=group,
+            cradle=cradle,
+        )
         reaped = False
         try:
             yield init, group

@@ -1,0 +1,249 @@
+"""A container's first process that is born before its container is known.
+
+Of a start's time a fork and the first touch of half a thousand shared pages are a third: the new process has them
+behind it when it is born ahead of time, in new pid, ipc and uts namespaces, and has gone through the steps of a
+container once on a scratch file system.  When there is a container to start it gets the configuration and the
+descriptors, plans by the same rules as its parent, takes its own copy of the mount table, which therefore is no older
+than the start, and goes on as every other (`stage.run`).
+
+Only for what `fits`: a process cannot change its pid namespace, and no version 2 group can be changed in less than a
+grace period of RCU (10 ms), so the group it is born into would have to be known.  In a hybrid set-up the container
+stays out of the version 2 tree, unless a limit belongs to one of the few controllers there.
+
+The parent is single-threaded, and its death is the death of the process.  The container's "started" in procfs is the
+time of birth, so a process that is too old is not used (`MAX_AGE_NS`).
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import mmap
+import os
+import select
+import socket as _socket
+import time
+
+from satsuma.linux import caps, pidfd, prctl, seccomp, syscalls
+from satsuma.linux import mount as mounts
+from satsuma.linux.cgroup import UNIFIED, Cgroup, layout
+from satsuma.linux.root import Root
+from satsuma.runtime import default_spec, fastjson, finish, resources, stage
+from satsuma.runtime.config import parse
+from satsuma.runtime.errors import StepError
+from satsuma.runtime.plan import Extras, Plan, plan_init
+from satsuma.runtime.trace import Trace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+    Json = dict[str, Any]
+
+MAX_AGE_NS = 10 * 10**9
+BORN_INTO = syscalls.CLONE_NEWPID | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
+_MAX_MESSAGE = 128 * 1024
+_MAX_FDS = 200
+_TRACE_SIZE = 4096
+_REHEARSED = frozenset(
+    "mount mount_cgroup1 devices dev_links resolve_user make_cwd readonly_paths masked_paths".split()
+)
+_NO_OVERLAY: Json = {"lowerdirs": ["/"], "upperdir": "", "workdir": "", "volatile": False}
+
+
+def possible() -> bool:
+    """Tell whether this machine's control groups let a process in after its birth."""
+    return layout().mode in ("v1", "hybrid")
+
+
+class Cradle:
+    """The process, from its parent's side."""
+
+    __slots__ = ("_born", "_sock", "_trace_page", "pid", "pidfd", "used")
+
+    def __init__(self) -> None:
+        """Needs: CAP_SYS_ADMIN; a single-threaded caller."""
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        with theirs:
+            self._trace_page = mmap.mmap(-1, _TRACE_SIZE)
+            self.used = False
+            self._born = time.monotonic_ns()
+            self._sock = ours
+            try:
+                self.pid, self.pidfd = syscalls.clone3(BORN_INTO)
+            except OSError:
+                ours.close()
+                raise
+            if self.pid == 0:
+                _live(theirs.fileno(), self._trace_page)
+
+    def fits(self, plan: Plan, cgroup: Cgroup | None) -> bool:
+        """Tell whether the process can become the container of *plan*."""
+        extras = plan.extras
+        if cgroup is not None and plan.config is not None:
+            limits = resources.plan_for(cgroup, plan.config.resources)
+            if any(limit.controller == UNIFIED for limit in limits):
+                return False
+        return (
+            plan.clone_flags == BORN_INTO | syscalls.CLONE_NEWNS
+            and plan.join_pid is None
+            and plan.time_offsets is None
+            and plan.listener is None
+            and not (plan.in_userns or plan.reborn)
+            and extras.exec_fifo_fd < 0
+            and not extras.preserve_fds
+            and len(plan.steps) < _TRACE_SIZE // 8 - 32
+            and time.monotonic_ns() - self._born < MAX_AGE_NS
+        )
+
+    def wake(self, plan: Plan, stdio: tuple[int, int, int], cgroup: Cgroup | None) -> _socket.socket:
+        """Let the process carry out *plan*; return the socket of the conversation with it.
+
+        Raises:
+            OSError: it is dead, or this is too much to tell; `close` it.
+        """
+        extras, config = plan.extras, plan.config
+        assert config is not None, "a plan of plan_init"
+        self.used = True
+        fds = array.array("i")
+        body = {
+            "config": config.raw,
+            "console": list(config.process.console_size) if config.process is not None else None,
+            "cgroup": [cgroup.path, cgroup.dirs] if cgroup is not None else None,
+            "stdio": [_add(fds, fd) for fd in stdio],
+            "ns_fds": {kind: _add(fds, fd) for kind, fd in extras.ns_fds.items()},
+            "mount_fds": {place: _add(fds, fd) for place, fd in extras.mount_fds.items()},
+            "trace": extras.trace is not None,
+            "extras": {
+                name: getattr(extras, name)
+                for name in (
+                    "bundle death_signal init_path keyring lsm_optional no_pivot overlay seccomp_flags state".split()
+                )
+            },
+        }
+        data = fastjson.dumps(body).encode() + b"\0" + (extras.seccomp_bpf or b"")
+        if len(data) > _MAX_MESSAGE or len(fds) > _MAX_FDS:
+            raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
+        if extras.trace is not None:
+            extras.trace.share(self._trace_page)
+        self._sock.sendmsg([data], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fds)] if fds else [])
+        return self._sock
+
+    def close(self) -> None:
+        """End a process that is not needed."""
+        self._sock.close()
+        try:
+            syscalls.pidfd_send_signal(self.pidfd, 9)
+        except ProcessLookupError:
+            pass
+        pidfd.wait(self.pidfd)
+        os.close(self.pidfd)
+
+
+def _add(fds: array.array[int], fd: int) -> int:
+    if fd < 0:
+        return -1
+    fds.append(fd)
+    return len(fds) - 1
+
+
+def _live(sock_fd: int, trace_page: mmap.mmap) -> NoReturn:
+    """Be the process: get ready, wait, become the container."""
+    try:
+        prctl.set_parent_death_signal(9)
+        # The parent's connections have to end with the parent.
+        syscalls.close_range(3, sock_fd - 1)
+        syscalls.close_range(sock_fd + 1)
+        sock = _socket.socket(fileno=sock_fd)
+        waiting = select.poll()
+        waiting.register(sock, select.POLLIN)
+        rehearse(lambda: bool(waiting.poll(0)))
+        data, ancillary, _, _ = sock.recvmsg(
+            _MAX_MESSAGE, _socket.CMSG_SPACE(_MAX_FDS * 4), _socket.MSG_CMSG_CLOEXEC
+        )
+        if data:
+            fds = array.array("i")
+            for _, _, payload in ancillary:
+                fds.frombytes(payload)
+            _become(sock.detach(), data, fds, trace_page)
+    finally:
+        os._exit(1)
+
+
+def _become(sock: int, data: bytes, fds: array.array[int], trace_page: mmap.mmap) -> NoReturn:
+    text, _, bpf = data.partition(b"\0")
+    body = fastjson.loads(text)
+    extras = Extras(
+        ns_fds={kind: fds[index] for kind, index in body["ns_fds"].items()},
+        mount_fds={place: fds[index] for place, index in body["mount_fds"].items()},
+        seccomp_bpf=bpf or None,
+        trace=Trace() if body["trace"] else None,
+        **body["extras"],
+    )
+    config = parse(body["config"])
+    if config.process is not None:
+        height, width = body["console"]
+        config.process.console_size = (height, width)
+    group = body["cgroup"]
+    plan = plan_init(config, extras, cgroup=Cgroup(group[0], dirs=group[1]) if group is not None else None)
+    if extras.trace is not None:
+        extras.trace.bind(plan)
+        extras.trace.share(trace_page)
+    streams = tuple(fds[index] if index >= 0 else -1 for index in body["stdio"])
+    syscalls.unshare(plan.clone_flags & ~BORN_INTO)
+    stage.run(stage.Stage(plan, sock, streams))  # type: ignore[arg-type]
+
+
+def sample() -> Json:
+    """Return the configuration of a container of no effect, as Docker's are."""
+    process = {"args": ["x"], "cwd": "/", "env": ["a=b"], "terminal": False, "user": {"uid": 0, "gid": 0}}
+    kinds = ("mount", "pid", "ipc", "uts", "network", "cgroup")
+    return {
+        "ociVersion": "1.0.2",
+        "process": {**process, "capabilities": default_spec.capability_sets(["CAP_CHOWN"])},
+        "root": {"path": "rootfs"},
+        "mounts": default_spec.default_mounts(),
+        "linux": {
+            "namespaces": [{"type": kind} for kind in kinds],
+            "maskedPaths": list(default_spec.READONLY_PATHS),
+            "readonlyPaths": list(default_spec.READONLY_PATHS),
+        },
+    }
+
+
+def rehearse(is_late: Callable[[], bool]) -> None:
+    """Go through a start without effect, until *is_late*, on a detached file system that vanishes in the end."""
+    if is_late():
+        return
+    plan = plan_init(parse(sample()), Extras(overlay=_NO_OVERLAY), cgroup=Cgroup("/satsuma"))
+    scratch = stage.Stage(plan, -1, (-1, -1, -1))
+    with Root(mounts.create("tmpfs", [("mode", "755")])) as root:
+        scratch.root = root
+        for step in plan.steps:
+            if is_late():
+                break
+            if step.name in _REHEARSED:
+                try:
+                    stage.OPERATIONS[step.name](scratch, *step.args)
+                except (StepError, OSError):
+                    # Kernels before 6.15 attach nothing to a detached mount; the way there has been gone.
+                    continue
+    if scratch.procfs >= 0:
+        os.close(scratch.procfs)
+    if not is_late():
+        _rehearse_finish(plan)
+
+
+def _rehearse_finish(plan: Plan) -> None:
+    assert plan.process is not None
+    env = ["PATH=/usr/bin:/bin"]
+    try:
+        finish.refuse_unsafe_program(finish.look_path("true", env))
+    except (StepError, OSError):
+        pass
+    caps.drop_bounding(caps.bounding(), caps.bounding())
+    seccomp.Program(bytes(8))
+    syscalls.string_array([syscalls.encode(item) for item in env])
+    os.getgroups()
+    syscalls.getcwd()

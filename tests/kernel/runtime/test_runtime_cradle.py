@@ -1,0 +1,135 @@
+"""A first process that is born ahead of time becomes the same container as one that is not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+from runtime_lab import Lab
+
+from satsuma.linux import pidfd
+from satsuma.runtime import cradle as cradles
+from satsuma.runtime.cradle import Cradle
+from satsuma.runtime.errors import StartFailed
+
+pytestmark = pytest.mark.skipif(not cradles.possible(), reason="a v2 group takes a process at its birth only")
+
+LOOK = """
+id; hostname; pwd; umask; env; cat /proc/self/cgroup; grep -v Ctxt /proc/$$/status | grep -E "Cap|Sec|NoNew|Sig|Umask"
+ls -l /proc/self/fd | wc -l; ls /proc | grep -E "^[0-9]+$"; cut -d" " -f4- /proc/self/mountinfo
+ls -ln /dev | cut -c1-10; cat /proc/sys/kernel/random/boot_id >/dev/null; echo x >/proc/sys/kernel/hostname; ulimit -n
+"""
+
+
+def spec(lab: Lab, *args: str) -> dict:
+    """Docker's container on the host's network: a new network namespace always comes ready-made."""
+    made = lab.spec(*args)
+    made["linux"]["namespaces"] = [n for n in made["linux"]["namespaces"] if n["type"] != "network"]
+    made["linux"]["sysctl"] = {}
+    return made
+
+
+def plain(output: str) -> list[str]:
+    """Leave out what differs between any two containers."""
+    return [line for line in output.splitlines() if "overlay" not in line and not line.startswith("d")]
+
+
+def test_it_is_the_same_container(lab: Lab) -> None:
+    cold_status, cold = lab.run(spec(lab, "sh", "-c", LOOK))
+    cradle = Cradle()
+    warm_status, warm = lab.run(spec(lab, "sh", "-c", LOOK), cradle=cradle)
+    assert cradle.used
+    assert (warm_status, plain(warm)) == (cold_status, plain(cold))
+    assert "uid=0" in warm
+
+
+def test_it_sees_mounts_that_are_younger_than_itself(lab: Lab, tmp_path) -> None:
+    source = tmp_path / "late"
+    source.mkdir()
+    cradle = Cradle()
+    time.sleep(0.05)
+    os.system(f"mount -t tmpfs late {source}")
+    try:
+        (source / "file").write_text("young")
+        made = spec(lab, "cat", "/late/file")
+        made["mounts"].append(
+            {"destination": "/late", "type": "bind", "source": str(source), "options": ["bind", "ro"]}
+        )
+        assert lab.run(made, cradle=cradle) == (0, "young")
+        assert cradle.used
+    finally:
+        os.system(f"umount {source}")
+
+
+def test_a_failed_start_leaves_nothing(lab: Lab) -> None:
+    cradle = Cradle()
+    with pytest.raises(StartFailed, match="executable file not found") as failure:
+        lab.run(spec(lab, "nope"), cradle=cradle)
+    assert failure.value.exit_code == 127
+    assert cradle.used
+    assert not pidfd.is_alive(cradle.pid)
+
+
+def test_one_that_has_died_is_replaced(lab: Lab) -> None:
+    cradle = Cradle()
+    os.kill(cradle.pid, signal.SIGKILL)
+    time.sleep(0.05)
+    assert lab.run(spec(lab, "echo", "hello"), cradle=cradle) == (0, "hello\n")
+
+
+def test_one_that_does_not_fit_stays(lab: Lab) -> None:
+    cradle = Cradle()
+    try:
+        made = spec(lab, "echo", "hello")
+        made["linux"]["namespaces"] = [n for n in made["linux"]["namespaces"] if n["type"] != "ipc"]
+        made["mounts"] = [m for m in made["mounts"] if m["type"] != "mqueue"]
+        assert lab.run(made, cradle=cradle) == (0, "hello\n")
+        assert not cradle.used
+    finally:
+        cradle.close()
+
+
+def test_one_that_is_too_old_is_not_used(lab: Lab, monkeypatch) -> None:
+    cradle = Cradle()
+    try:
+        monkeypatch.setattr(cradles, "MAX_AGE_NS", 0)
+        assert lab.run(spec(lab, "echo", "hello"), cradle=cradle) == (0, "hello\n")
+        assert not cradle.used
+    finally:
+        cradle.close()
+
+
+def test_more_than_a_message_holds(lab: Lab) -> None:
+    made = spec(lab, "sh", "-c", "echo ${#LONG}")
+    made["process"]["env"].append("LONG=" + "x" * 100_000)
+    made["annotations"] = {"long": "y" * 100_000}
+    assert lab.run(made, cradle=Cradle()) == (0, "100000\n")
+
+
+def test_it_ends_with_its_parent() -> None:
+    read, write = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        os.write(write, str(Cradle().pid).encode())
+        os._exit(0)
+    os.waitpid(parent, 0)
+    child = int(os.read(read, 20))
+    os.close(read)
+    os.close(write)
+    deadline = time.monotonic() + 2
+    while pidfd.is_alive(child) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not pidfd.is_alive(child)
+
+
+def test_it_keeps_no_descriptor_of_its_parent() -> None:
+    read, write = os.pipe()
+    cradle = Cradle()
+    os.close(write)
+    try:
+        assert os.read(read, 1) == b""
+    finally:
+        os.close(read)
+        cradle.close()
