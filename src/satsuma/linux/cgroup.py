@@ -309,7 +309,7 @@ class Cgroup:
             except FileNotFoundError:
                 continue
             break
-        return sorted(found)
+        return sorted(found - {0})  # 0: a process of a pid namespace that is not below ours
 
     def freeze(self) -> None:
         """Stop all processes; returns when they have stopped.
