@@ -11,7 +11,13 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from hypothesis import settings
+
 import harness
+
+# No test may fail because the machine is slow: hypothesis's deadline is a timing test.
+settings.register_profile("satsuma", deadline=None)
+settings.load_profile("satsuma")
 
 ROOT_FOLDERS = ("kernel", "blackbox", "tutorial", "conformance")
 
