@@ -313,6 +313,7 @@ def test_the_engine_never_gives_its_own_environment_to_a_container():
             ("runtime/explainer.py", "_drawer"): "NO_COLOR",
             ("runtime/cli.py", "_default_root"): "XDG_RUNTIME_DIR",
             ("runtime/maker.py", "_first_state"): "SUDO_USER in the list",
+            ("runtime/seal.py", "_execute"): "the same call once more",
             ("runtime/ps.py", "_run"): "ps(1) of the host, outside of the container",
         },
     )
@@ -338,6 +339,7 @@ def test_paths_of_untrusted_trees_are_not_joined():
             ("runtime/cli.py", "_plan"): "the bundle, as its caller names it",
             ("runtime/cli.py", "_spec"): "the bundle, as its caller names it",
             ("runtime/maker.py", "_check_rootfs"): "the bundle, as its caller names it",
+            ("runtime/seal.py", "start_again"): "our own interpreter",
             ("runtime/maker.py", "create_container"): "the bundle, as its caller names it",
             (
                 "runtime/mounts.py",

@@ -41,6 +41,8 @@ MAKE = LIFE | set(
     """.split()
 )
 
+# Started by the interpreter of the host, as here, and not by the script, the program starts itself again.
+MAKE |= {"satsuma.linux.sealed", "satsuma.runtime.seal"}
 if layout().mode == "v2":
     MAKE |= {"satsuma.linux.bpf_devices"}
 

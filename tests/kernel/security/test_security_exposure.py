@@ -9,6 +9,7 @@ import socket
 import stat
 import struct
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -86,12 +87,7 @@ def test_programs_that_look_alike_do_start(satsuma: harness.Client, images: Imag
     assert satsuma("run", "--rm", image, "/usr/bin/env", "echo", "z") == "z"
 
 
-def test_whoever_wins_the_race_gets_a_sealed_image(
-    satsuma: harness.Client, sentinel: Sentinel, tmp_path: Path
-) -> None:
-    """CVE-2019-5736 with the program exchanged between our look at it and execve."""
-    shared = tmp_path / "shared"
-    shared.mkdir()
+def _write_race(shared: Path) -> None:
     (shared / "good").write_text("#!/bin/true\n")
     (shared / "bad").write_text(
         "#!/proc/self/exe\n"
@@ -103,15 +99,59 @@ def test_whoever_wins_the_race_gets_a_sealed_image(
     )
     for name in ("good", "bad"):
         (shared / name).chmod(0o755)
-    with Container(satsuma, "-v", f"{shared}:/shared", *python_flags()) as container:
-        with Swapper(shared, "good", "bad"):
-            for _ in range(60):
-                container.exec("/shared/good")
+
+
+def _check_race(shared: Path) -> None:
     won = (shared / "won").read_text().splitlines() if (shared / "won").exists() else []
     print(f"won {len(won)} times")
     for line in won:
         exe, answer = line.split()
         assert answer in ("30", "26") and exe != INTERPRETER, line  # EROFS, ETXTBSY of a sealed memory file
+
+
+def test_whoever_wins_the_race_gets_a_sealed_image(
+    satsuma: harness.Client, sentinel: Sentinel, tmp_path: Path
+) -> None:
+    """CVE-2019-5736 with the program exchanged between our look at it and execve."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    _write_race(shared)
+    with Container(satsuma, "-v", f"{shared}:/shared", *python_flags()) as container:
+        with Swapper(shared, "good", "bad"):
+            for _ in range(60):
+                container.exec("/shared/good")
+    _check_race(shared)
+
+
+def test_whoever_wins_the_race_with_the_oci_runtime_gets_a_sealed_image(
+    bundles: Bundles, sentinel: Sentinel, tmp_path: Path
+) -> None:
+    bundle, config = bundles.make("sleep", "1000")
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    _write_race(shared)
+    for source, target in (*python_binds(), (str(shared), "/shared")):
+        options = ["rbind"] if target == "/shared" else ["rbind", "ro"]
+        config["mounts"].append({"destination": target, "type": "bind", "source": source, "options": options})
+    with bundles.running(bundle, config) as name, Swapper(shared, "good", "bad"):
+        for _ in range(60):
+            bundles.oci("exec", name, "/shared/good")
+    _check_race(shared)
+
+
+def test_the_oci_runtime_seals_itself_however_it_is_started(bundles: Bundles, tmp_path: Path) -> None:
+    bundle, config = bundles.make("sh", "-c", "true")
+    (bundle / "config.json").write_text(json.dumps(config))
+    log = tmp_path / "log"
+    script = str(harness.BIN / "satsuma-oci")
+    for start in ([script], [sys.executable, "-IS", script]):
+        command = [*start, "--root", str(bundles.state), "run", "-b", str(bundle), f"{bundles.prefix}-sealed"]
+        trace = ["strace", "-f", "-qq", "-s", "200", "-e", "trace=execve", "-o", str(log)]
+        subprocess.run([*trace, *command], check=True, timeout=60, stdin=subprocess.DEVNULL)
+        last = [line for line in log.read_text().splitlines() if "execve(" in line and "satsuma-oci" in line][
+            -1
+        ]
+        assert '"/run/satsuma-oci/python3"' in last or '"/proc/self/fd/' in last, last
 
 
 def test_the_launcher_and_its_monitors_run_from_a_sealed_image(
@@ -233,6 +273,7 @@ def test_nothing_of_the_host_is_visible_of_an_exec_of_the_oci_runtime(
         harness.eventually(lambda: bundles.oci("state", name).stdout.find('"stopped"') > 0)
         lines = (bundle / "scan").read_text().splitlines()
     _check_scan([line for line in lines if not line.startswith("environ")], capability)
+    assert f"exe {INTERPRETER}" not in lines
 
 
 # --- T-R03: directories and descriptors ----------------------------------------------------------------------
