@@ -548,8 +548,18 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
+# Commands with a process of ours inside a container.
+_ENTERING = frozenset(("create", "run", "exec", "restore"))
+
+
 def program() -> NoReturn:
     """Be the program: leave without taking the interpreter apart, which would cost a millisecond."""
+    if not _ENTERING.isdisjoint(sys.argv) and os.geteuid() == 0:
+        # What others may get hold of must not be the host's interpreter; read-only it is sealed already.
+        if not os.statvfs("/proc/self/exe").f_flag & os.ST_RDONLY:
+            from satsuma.runtime import seal
+
+            seal.start_again()
     os._exit(main())
 
 
