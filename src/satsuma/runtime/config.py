@@ -96,6 +96,8 @@ def _typed(parent: Json, key: str, kind: type, where: str = "") -> Any:
         return None
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ConfigError(f"malformed spec file: {where}{key} has the wrong type")
+    if isinstance(value, str) and "\0" in value:
+        raise ConfigError(f"malformed spec file: {where}{key} contains a NUL character")
     return value
 
 

@@ -6,6 +6,7 @@ Source: runtime-spec runtime.md#create; runc utils_linux.go.
 from __future__ import annotations
 
 import os
+import stat as _stat
 
 from satsuma.linux import pidfd
 from satsuma.linux.cgroup import clean_path
@@ -69,7 +70,10 @@ def load_config(bundle: str) -> dict[str, Any]:
     """Read the bundle's configuration."""
     path = bundle + "/config.json"
     try:
-        with open(path, "rb") as file:
+        # Not blocking: a FIFO without a writer would hold us for ever.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not _stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise RuntimeFailure(f"open {path}: not a regular file")
             data = file.read(_MAX_CONFIG + 1)
     except FileNotFoundError as error:
         raise RuntimeFailure("JSON specification file config.json not found") from error

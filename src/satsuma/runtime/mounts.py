@@ -136,9 +136,11 @@ def parse_mount(raw: dict[str, Any], bundle: str = "/") -> MountSpec:
         raise ConfigError("mount without a destination")
     if os.path.normpath("/" + destination.lstrip("/")) == "/":
         raise ConfigError(f"invalid mount destination {destination!r}: cannot mount over the root directory")
+    if any("\0" in text for text in (destination, raw.get("type") or "", raw.get("source") or "")):
+        raise ConfigError(f"mount {destination!r}: a path or type contains a NUL character")
     spec = MountSpec(destination, raw.get("type") or "", raw.get("source") or "")
     for option in raw.get("options") or []:
-        if not isinstance(option, str):
+        if not isinstance(option, str) or "\0" in option:
             raise ConfigError(f"options of mount {destination} must be strings")
         _apply_option(spec, option)
     if spec.fstype == "bind":

@@ -485,16 +485,24 @@ def _parse_device(raw: dict[str, Any]) -> tuple[str, str, int, int, int, int, in
     kind, path = raw.get("type"), raw.get("path")
     if kind not in ("c", "b", "u", "p") or not isinstance(path, str) or not path:
         raise ConfigError(f"invalid device {raw!r}")
-    mode = raw.get("fileMode")
-    return (
-        path,
-        kind,
-        raw.get("major") or 0,
-        raw.get("minor") or 0,
-        0o666 if mode is None else mode & 0o7777,
-        raw.get("uid") or 0,
-        raw.get("gid") or 0,
-    )
+    if "\0" in path:
+        raise ConfigError(f"invalid device path {path!r}")
+    numbers = [raw.get(key) for key, _ in _DEVICE_NUMBERS]
+    for number, (key, limit) in zip(numbers, _DEVICE_NUMBERS, strict=True):
+        if number is not None and (type(number) is not int or not 0 <= number < limit):
+            raise ConfigError(f"invalid device {path}: {key} {number!r:.40} is out of range")
+    major, minor, mode, uid, gid = numbers
+    return (path, kind, major or 0, minor or 0, 0o666 if mode is None else mode & 0o7777, uid or 0, gid or 0)
+
+
+# The kernel's device numbers have 12 and 20 bits (include/linux/kdev_t.h).
+_DEVICE_NUMBERS = (
+    ("major", 1 << 12),
+    ("minor", 1 << 20),
+    ("fileMode", 1 << 32),
+    ("uid", 1 << 32),
+    ("gid", 1 << 32),
+)
 
 
 def _plan_chroot(plan: Plan, config: Config) -> None:
