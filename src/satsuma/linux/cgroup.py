@@ -463,6 +463,10 @@ class Cgroup:
         except OSError:
             return 0
 
+    def may_have_starved(self) -> bool:
+        """Tell whether a group that was removed behind our back, with its counters, had reached its memory limit."""
+        return False
+
     def watch_oom(self) -> int:
         """Return a descriptor which becomes readable when the kernel runs out of memory for the group.
 

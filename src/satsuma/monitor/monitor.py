@@ -286,13 +286,13 @@ class Monitor:
     def _init_exited(self, status: int) -> None:
         finished_at_ns = now_ns()
         # First of all: systemd removes an empty group at once, and the kernel's count with it.
-        oom_killed = self._backend.oom_killed()
+        oom_killed = self._backend.oom_killed(status)
         failpoint("monitor.init_exited")
         # The kernel has killed the rest of a private pid namespace by now; a shared one is not its business.
         self._backend.kill_all()
 
         def complete() -> None:
-            starved = oom_killed or self._backend.oom_killed()
+            starved = oom_killed or self._backend.oom_killed(status)
             self._finished = ExitStatus(exit_code(status), starved, finished_at_ns)
             self._end_when_complete()
 

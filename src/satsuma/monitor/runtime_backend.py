@@ -152,9 +152,16 @@ class RuntimeBackend:
         if self._cgroup is not None and self._cgroup.is_populated():
             self._cgroup.kill_all()
 
-    def oom_killed(self) -> bool:
-        """Say whether the kernel killed a process of the container for lack of memory."""
-        return self._cgroup is not None and self._cgroup.oom_kills() > 0
+    def oom_killed(self, status: int) -> bool:
+        """Say whether the kernel killed a process of the container for lack of memory.
+
+        Args:
+            status: wait status of init.
+        """
+        if self._cgroup is None:
+            return False
+        killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        return self._cgroup.oom_kills() > 0 or (killed and self._cgroup.may_have_starved())
 
     def cgroup_dirs(self) -> dict[str, str]:
         """Return controller → directory."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import os
 
+from satsuma.linux import inotify
 from satsuma.linux.cgroup import UNIFIED, Cgroup, Layout, layout
 from satsuma.linux.systemd import Manager, SystemdError
 from satsuma.runtime.devices import exceptions_v1, parse_devices
@@ -43,7 +44,7 @@ class SystemdGroup(Cgroup):
         annotations: of the container; those for systemd become properties.
     """
 
-    __slots__ = ("_held", "annotations", "resources", "slice", "unit")
+    __slots__ = ("_held", "_memory_events", "annotations", "resources", "slice", "unit")
 
     def __init__(
         self, slice_name: str, unit: str, where: Layout | None = None, *, dirs: dict[str, str] | None = None
@@ -53,6 +54,7 @@ class SystemdGroup(Cgroup):
         self.resources: Json = {}
         self.annotations: Json = {}
         self._held: tuple[int, int] | None = None
+        self._memory_events = -1
         path = expand_slice(unit) if unit.endswith(".slice") else f"{expand_slice(slice_name)}/{unit}"
         super().__init__(_own_manager() + path, where, dirs=dirs)
 
@@ -113,12 +115,26 @@ class SystemdGroup(Cgroup):
         """Let go of the scope: a process of the container is in it, or nobody needs it any more."""
         if self._held is None:
             return
+        if self.is_v2:
+            try:
+                self._memory_events = self.watch_oom()
+            except OSError:  # without the controller, or without the group
+                self._memory_events = -1
         (pid, write), self._held = self._held, None
         os.close(write)
         try:
             os.waitpid(pid, 0)
         except ChildProcessError:  # somebody reaps all children here
             return
+
+    def may_have_starved(self) -> bool:
+        """Tell whether systemd has removed the group, and it had reached its memory limit before.
+
+        systemd removes an empty scope at once, sometimes before its counters could be read.
+        """
+        if self._memory_events < 0 or self.exists():
+            return False
+        return any(mask & inotify.IN_MODIFY for _, mask, _ in inotify.read(self._memory_events))
 
     def set_properties(self, changes: Json) -> None:
         """Tell systemd about new limits, so that it does not put the old ones back.
@@ -146,6 +162,9 @@ class SystemdGroup(Cgroup):
     def remove(self, *, timeout: float = 2.0) -> None:
         """Stop the unit and remove what is left of its directories."""
         self.settle()
+        if self._memory_events >= 0:
+            os.close(self._memory_events)
+            self._memory_events = -1
         try:
             with Manager() as manager:
                 if not self.unit.endswith(".slice"):
@@ -207,7 +226,7 @@ def recorded_group(path: str, dirs: dict[str, str], where: Layout | None = None)
     group = SystemdGroup.__new__(SystemdGroup)
     Cgroup.__init__(group, path, where, dirs=dirs)
     group.slice, group.unit = "", unit
-    group.resources, group.annotations, group._held = {}, {}, None
+    group.resources, group.annotations, group._held, group._memory_events = {}, {}, None, -1
     return group
 
 

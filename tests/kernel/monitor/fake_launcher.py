@@ -103,7 +103,7 @@ class FakeBackend:
             except ProcessLookupError:
                 pass
 
-    def oom_killed(self):
+    def oom_killed(self, status):
         return False
 
     def cgroup_dirs(self):
