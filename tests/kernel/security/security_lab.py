@@ -218,25 +218,22 @@ class Bundles:
         """`run` the bundle detached; yield its name."""
         (bundle / "config.json").write_text(json.dumps(config))
         name = f"{self.prefix}-{bundle.name}"
-        done = subprocess.run(
-            [
-                str(harness.BIN / "satsuma-oci"),
-                "--root",
-                str(self.state),
-                "run",
-                "-d",
-                "-b",
-                str(bundle),
-                name,
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
+        command = [
+            str(harness.BIN / "satsuma-oci"),
+            "--root",
+            str(self.state),
+            "run",
+            "-d",
+            "-b",
+            str(bundle),
+            name,
+        ]
+        log = bundle / "log"
+        # A file: the container keeps its streams, and a pipe would never end.
+        with open(log, "wb") as stderr:
+            null = subprocess.DEVNULL
+            done = subprocess.run(command, stdin=null, stdout=null, stderr=stderr, timeout=60, check=False)
+        assert done.returncode == 0, log.read_text()
         try:
             yield name
         finally:
