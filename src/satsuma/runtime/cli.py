@@ -552,14 +552,17 @@ def main(argv: list[str] | None = None) -> int:
 _ENTERING = frozenset(("create", "run", "exec", "restore"))
 
 
+def _is_read_only(path: str) -> bool:
+    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+
+
 def program() -> NoReturn:
     """Be the program: leave without taking the interpreter apart, which would cost a millisecond."""
-    if not _ENTERING.isdisjoint(sys.argv) and os.geteuid() == 0:
-        # What others may get hold of must not be the host's interpreter; read-only it is sealed already.
-        if not os.statvfs("/proc/self/exe").f_flag & os.ST_RDONLY:
-            from satsuma.runtime import seal
+    if not _ENTERING.isdisjoint(sys.argv) and os.geteuid() == 0 and not _is_read_only("/proc/self/exe"):
+        # What others may get hold of must not be the host's interpreter.
+        from satsuma.runtime import seal
 
-            seal.start_again()
+        seal.start_again()
     os._exit(main())
 
 
