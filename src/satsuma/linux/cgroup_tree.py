@@ -37,7 +37,7 @@ def write_file(path: str, value: str) -> None:
         os.write(fd, value.encode())
     except OSError as error:
         error.filename = path
-        error.add_note(f"write({path!r}, {value!r})")
+        error.add_note(f'failed to write "{value}": write {path}')
         raise
     finally:
         os.close(fd)

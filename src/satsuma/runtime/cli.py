@@ -135,7 +135,7 @@ def _create(context: Context, values: Values, args: list[str]) -> int:
     from satsuma.runtime import maker
 
     options = _options(context, values)
-    options.detach = True
+    options.detach = options.may_lack_process = True
     container_id = _one_id(args, "create")
     try:
         _, init = maker.create_container(context.root, container_id, values.get("bundle", "."), options)

@@ -416,9 +416,11 @@ class Config:
         if owner is None:
             raise ConfigError(f'sysctl "{key}" is not in a separate kernel namespace')
         if owner not in self.namespaces:
-            raise ConfigError(f'sysctl "{key}" is not allowed in the hosts {_OWNER_NAMES[owner]} namespace')
+            raise ConfigError(f'sysctl "{key}" not allowed in host {_OWNER_NAMES[owner]} namespace')
         if name == "kernel.hostname" and self.hostname:
-            raise ConfigError('sysctl "kernel.hostname" conflicts with the field hostname')
+            raise ConfigError(
+                'sysctl "kernel.hostname" is not allowed as it conflicts with the OCI "hostname" field'
+            )
 
 
 _OWNER_NAMES = {"ipc": "ipc", "net": "network", "uts": "uts", "user": "user"}
@@ -464,7 +466,7 @@ def _parse_namespaces(entries: list[Json]) -> dict[str, str]:
     for entry in entries:
         kind = _typed(entry, "type", str, "namespaces.")
         if kind not in NAMESPACES:
-            raise ConfigError(f'namespace "{kind}" does not exist')
+            raise ConfigError(f'namespace {{"{kind}" "{entry.get("path") or ""}"}} does not exist')
         path = _typed(entry, "path", str, "namespaces.") or ""
         if path and not path.startswith("/"):
             raise ConfigError(f"malformed spec file: path of namespace {kind} must be absolute")

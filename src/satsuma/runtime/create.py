@@ -41,6 +41,10 @@ _MESSAGE_SIZE = 20000
 _HELPER_END_MS = 100
 
 
+class InitKilled(StartFailed):
+    """The new process has vanished without a word."""
+
+
 class Init:
     """A started process.
 
@@ -116,9 +120,12 @@ def start(
         if cgroup is not None:
             cgroup.settle()
         return init
-    except BaseException:
+    except BaseException as error:
+        starved = cgroup is not None and isinstance(error, InitKilled) and cgroup.oom_kills() > 0
         if cgroup is not None:
             _remove_quietly(cgroup)
+        if starved:
+            raise StartFailed(f"{_PREFIX}container init was OOM-killed (memory limit too low?)") from error
         raise
 
 
@@ -356,7 +363,7 @@ class Launching:
         kind = data[:1]
         if not data:
             if not self._ready:
-                raise StartFailed(f"{_PREFIX}container init was killed before it could start the program")
+                raise InitKilled(f"{_PREFIX}container init was killed before it could start the program")
             return True
         if kind == b"R":
             self._ready = True

@@ -132,12 +132,16 @@ def _set_scheduling(process: Process) -> None:
         try:
             syscalls.sched_setattr(0, process.scheduler)
         except OSError as error:
-            raise StepError(f"error setting scheduler: {error_text(error)}") from error
+            raise StepError(
+                f"error during container init: error setting scheduler: {error_text(error)}"
+            ) from error
     if process.io_priority is not None:
         try:
             syscalls.ioprio_set(_IOPRIO_WHO_PROCESS, 0, process.io_priority)
         except OSError as error:
-            raise StepError(f"error setting io priority: {error_text(error)}") from error
+            raise StepError(
+                f"error during container init: error setting io priority: {error_text(error)}"
+            ) from error
 
 
 def _set_rlimits(process: Process) -> None:
@@ -150,7 +154,8 @@ def _set_rlimits(process: Process) -> None:
             if isinstance(error, ValueError):
                 text = "invalid argument" if soft > hard else "operation not permitted"
             raise StepError(
-                f"error setting rlimits for ready process: error setting rlimit type {number}: {text}"
+                "error during container init: error setting rlimits for ready process: "
+                f"error setting rlimit type {number}: {text}"
             )
 
 

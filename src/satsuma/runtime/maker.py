@@ -37,6 +37,7 @@ class Options:
     Attributes:
         console_socket: where the terminal's master goes, "" for nowhere.
         detach: our caller will not stay.
+        may_lack_process: the configuration needs to say only at the start what to run.
         open_terminal: takes our own terminal for the container's, returns its size.
         systemd_cgroup: systemd makes the control group.
         trace: notes the steps, for `run --explain`.
@@ -47,6 +48,7 @@ class Options:
         "console_socket",
         "detach",
         "lsm_optional",
+        "may_lack_process",
         "no_new_keyring",
         "no_pivot",
         "open_terminal",
@@ -61,6 +63,7 @@ class Options:
         self.console_socket = self.pid_file = self.pidfd_socket = ""
         self.detach = self.no_pivot = self.no_new_keyring = self.lsm_optional = self.systemd_cgroup = False
         self.preserve_fds = 0
+        self.may_lack_process = False
         self.console_size: tuple[int, int] | None = None
         self.open_terminal: Callable[[], tuple[int, int]] | None = None
         self.trace: Trace | None = None
@@ -122,6 +125,14 @@ def _pass_listen_fds(env: list[str]) -> int:
     return int(passed)
 
 
+def _check_environment(env: list[str], prefix: str = "") -> None:
+    for entry in env:
+        if "=" not in entry:
+            raise StartFailed(
+                f'unable to start container process: {prefix}invalid environment variable: "{entry}"'
+            )
+
+
 def create_container(
     root: str, container_id: str, bundle: str, options: Options
 ) -> tuple[Container, create.Init]:
@@ -138,6 +149,11 @@ def create_container(
     preserve = options.preserve_fds
     if config.process is not None:
         preserve += _pass_listen_fds(config.process.env)
+    if config.process is None and not options.may_lack_process:
+        raise RuntimeFailure("process property must not be empty")
+    _check_environment(
+        config.process.env if config.process is not None else [], "error during container init: "
+    )
     _check_console(config, options)
     rootfs = _check_rootfs(config, bundle)
     config.root_path = rootfs
@@ -350,7 +366,10 @@ def exec_process(
         raise RuntimeFailure("cannot use console socket if runc will not detach or allocate tty")
     group = container.cgroup()
     _enter_subgroups(group, cgroup_paths)
-    preserve = options.preserve_fds + _pass_listen_fds(process.setdefault("env", []))
+    env = process.setdefault("env", [])
+    if isinstance(env, list) and all(isinstance(entry, str) for entry in env):
+        _check_environment(env)
+    preserve = options.preserve_fds + _pass_listen_fds(env)
     extras = Extras(
         preserve_fds=preserve,
         keyring=f"_ses.{container.id}",

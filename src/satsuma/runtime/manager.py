@@ -178,9 +178,9 @@ def _run_poststop(container: Container, entries: list[dict[str, Any]], warn: Any
     document = hooks.state_json(hook_base(container), STOPPED, 0)
     for number, entry in enumerate(entries):
         try:
-            hooks.run_all("poststop", [entry], document, cwd=container.data["bundle"])
+            hooks.run_all("poststop", [entry], document, cwd=container.data["bundle"], first=number)
         except StepError as error:
-            warn(f"poststop hook #{number}: {error}")
+            warn(str(error))
 
 
 def pause_container(container: Container) -> None:

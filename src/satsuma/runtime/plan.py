@@ -339,7 +339,9 @@ def _plan_filter(plan: Plan, profile: dict[str, Any] | None) -> None:
             plan.listener = profile
             plan.filter_flags |= seccomp.NEW_LISTENER
     except (seccomp.ProfileError, KeyError) as error:
-        raise ConfigError(f"invalid seccomp profile: {error}") from error
+        # "string X is not a valid action for seccomp" is complete.
+        prefix = "" if str(error).startswith("string ") else "invalid seccomp profile: "
+        raise ConfigError(f"{prefix}{error}") from error
 
 
 def _plan_namespaces(plan: Plan, config: Config, cgroup: Cgroup | None) -> None:
@@ -417,6 +419,8 @@ def _plan_rootfs(plan: Plan, config: Config, cgroup: Cgroup | None) -> None:
         specs.append(parse_mount(bind | {"options": ["bind", "ro"]}))
     _label_mounts(plan, specs, config.linux.get("mountLabel") or "")
     for spec in specs:
+        if not spec.destination.startswith("/"):
+            plan.warnings.append(f"mount destination {spec.destination} is not absolute: it is taken from /")
         _plan_mount(plan, spec, config, cgroup)
     if not any(spec.bind and _clean(spec.destination) == "/dev" for spec in specs):
         plan.add("devices", DEFAULT_DEVICES, [_parse_device(device) for device in config.devices])
@@ -483,8 +487,10 @@ def _cgroup1_entries(cgroup: Cgroup, own_namespace: bool) -> list[tuple[str, lis
 def _parse_device(raw: dict[str, Any]) -> tuple[str, str, int, int, int, int, int]:
     """Return (path, type, major, minor, mode, uid, gid)."""
     kind, path = raw.get("type"), raw.get("path")
-    if kind not in ("c", "b", "u", "p") or not isinstance(path, str) or not path:
-        raise ConfigError(f"invalid device {raw!r}")
+    if kind not in ("c", "b", "u", "p"):
+        raise ConfigError(f'invalid device type "{kind}"')
+    if not isinstance(path, str) or not path:
+        raise ConfigError("device without a path")
     if "\0" in path:
         raise ConfigError(f"invalid device path {path!r}")
     numbers = [raw.get(key) for key, _ in _DEVICE_NUMBERS]

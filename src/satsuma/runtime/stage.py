@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from satsuma.runtime.plan import Plan
 
 _PASSWD_LIMIT = 10 << 20
+_NOT_BUILDING = frozenset(
+    ("prepare", "join_cgroup", "setns", "setns_init", "check_maps", "resolve_user", "finish")
+)
 _NSIG = 65
 # What join_session_keyring(2) gives, and search for the owner: without it the name is not found (runc keys.go).
 _KEYRING_PERM = 0x3F130000 | 0x00080000
@@ -136,15 +139,20 @@ class Stage:
 def run(stage: Stage) -> NoReturn:
     """Carry out the plan and become the program; never returns."""
     code = 255
+    name = "prepare"
     try:
-        stage.at("prepare")
+        stage.at(name)
         _prepare(stage)
         for step in stage.plan.steps:
-            stage.at(step.name)
-            OPERATIONS[step.name](stage, *step.args)
+            name = step.name
+            stage.at(name)
+            OPERATIONS[name](stage, *step.args)
+        name = "finish"
         finish(stage)
     except StepError as error:
-        _report(stage, str(error), error.exit_code)
+        # runc puts it before what fails while it builds the container, and not before the rest.
+        prefix = "" if name in _NOT_BUILDING else "error during container init: "
+        _report(stage, prefix + str(error), error.exit_code)
     except (OSError, UserError, ValueError) as error:
         _report(stage, f"error during container init: {error_text(error)}", 128)
     except BaseException as error:
@@ -262,7 +270,10 @@ def _become_root() -> None:
 
 def setns(stage: Stage, kind: str, where: int | str) -> None:
     """Join one namespace, given by descriptor or by path."""
-    fd = where if isinstance(where, int) else os.open(where, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fd = where if isinstance(where, int) else os.open(where, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise StepError(f"namespace path: lstat {where}: {error_text(error)}") from error
     try:
         if ns.ns_type(fd) != ns.FLAGS[kind]:
             raise StepError(f"namespace {where} is not of type {kind}")
@@ -468,7 +479,8 @@ def sysctl(stage: Stage, name: str, value: str) -> None:
     try:
         stage.write_proc(path, value)
     except OSError as error:
-        raise StepError(f"open sysctl {name} file: {error_text(error)}") from error
+        what = "open" if error.errno in (errno.ENOENT, errno.EACCES, errno.ELOOP) else "write"
+        raise StepError(f"{what} /proc/{path}: {error_text(error)}") from error
 
 
 def personality(stage: Stage, persona: int) -> None:

@@ -47,7 +47,7 @@ def test_example_is_valid() -> None:
         ("process.ioPriority", {"class": "FOO"}, "invalid ioPriority class"),
         ("process.env", ["A=\0"], "list of strings"),
         ("linux.namespaces", [{"type": "pid"}, {"type": "pid"}], r'duplicated ns \{"pid" ""\}'),
-        ("linux.namespaces", [{"type": "foo"}], 'namespace "foo" does not exist'),
+        ("linux.namespaces", [{"type": "foo"}], r'namespace \{"foo" ""\} does not exist'),
         ("linux.namespaces", [{"type": "net", "path": "x"}], "does not exist"),
         ("linux.namespaces", [{"type": "network", "path": "x"}], "must be absolute"),
         ("linux.sysctl", {"kernel.foo": "1"}, 'sysctl "kernel.foo" is not in a separate kernel namespace'),
@@ -83,7 +83,7 @@ def test_private_namespaces_are_needed() -> None:
         config.parse(raw)
     raw = _with("linux.sysctl", {"net.ipv4.ip_forward": "1"})
     raw["linux"]["namespaces"] = [{"type": kind} for kind in ("uts", "mount")]
-    with pytest.raises(ConfigError, match="not allowed in the hosts network namespace"):
+    with pytest.raises(ConfigError, match="not allowed in host network namespace"):
         config.parse(raw)
 
 
