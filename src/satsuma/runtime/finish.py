@@ -74,9 +74,10 @@ def finish(stage: Stage) -> NoReturn:
         # After the last change of credentials that could clear it (prctl(2)); losing capabilities does not.
         prctl.set_parent_death_signal(stage.plan.extras.death_signal)
     locked = stage.plan.listener is not None
+    if stage.plan.extras.exec_fifo_fd >= 0:
+        stage.private_procfs()  # for the FIFO: whether there can be one, `create` has to know
     if locked:
         # The descriptor needs the parent, who waits until we are ready and not for the start.
-        stage.private_procfs()
         _lock(stage, process, sets, program)
     stage.at("wait_for_start")
     os.write(stage.sock, b"R")

@@ -8,6 +8,7 @@ Source: runtime-spec config-linux.md#network-devices; rtnetlink(7).
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -72,9 +73,12 @@ def _route_inside(netns: int) -> Route:
 def _move(outside: Route, inside: Route, netns: int, name: str, new: str) -> None:
     link = outside.link(name)
     if link is None:
-        raise OSError(19, "no such device")
+        raise OSError(errno.ENODEV, "no such device")
     addresses = _permanent_addresses(outside, link.index)
     before = {entry.name for entry in inside.links()}
+    if new in before:
+        # The kernel would move it first and refuse the name then.
+        raise OSError(errno.EEXIST, "file exists")
     outside.run(set_link(link.index, name=new, netns_fd=netns))
     arrived = next(entry for entry in inside.links() if entry.name not in before)
     inside.run(*(_again(arrived.index, payload) for payload in addresses), set_link(arrived.index, up=True))

@@ -172,7 +172,7 @@ def until(check: Callable[[], object], limit: float = 10.0) -> None:
 def make_bundle(bundle: Path) -> Path:
     """Make a directory with a busybox root; everybody may enter it, as users of other namespaces must."""
     rootfs = bundle / "rootfs"
-    for name in ("bin", "etc", "tmp", "dev", "proc", "sys", "data"):
+    for name in ("bin", "etc", "tmp", "dev", "proc", "sys", "data", "m"):
         (rootfs / name).mkdir(parents=True)
     shutil.copy("/bin/busybox", rootfs / "bin/busybox")
     for name in APPLETS:
