@@ -107,8 +107,12 @@ def exchange(connection: UnixConnection, method: str, path: str, body: object = 
 
 
 @contextlib.contextmanager
-def engines(wanted: set[str]):  # type: ignore[no-untyped-def]
-    """Start the wanted engines and yield them; their directories are gone afterwards."""
+def engines(wanted: set[str], *flags: str):  # type: ignore[no-untyped-def]
+    """Start the wanted engines and yield them; their directories are gone afterwards.
+
+    Args:
+        flags: more of them for satsumad.
+    """
     root = Path(tempfile.mkdtemp(prefix="satsuma-bench-"))
     running: list[Engine] = []
     rules = (
@@ -123,7 +127,7 @@ def engines(wanted: set[str]):  # type: ignore[no-untyped-def]
                 "the benchmark drives the engine with the stock docker command line, which is not installed"
             )
         if "satsuma" in wanted:
-            running.append(start_satsuma(root / "satsuma", client))
+            running.append(start_satsuma(root / "satsuma", client, *flags))
         if "dockerd" in wanted and shutil.which("dockerd"):
             running.append(start_dockerd(root / "dockerd", client))
         for engine in running:
@@ -143,7 +147,7 @@ def engines(wanted: set[str]):  # type: ignore[no-untyped-def]
         shutil.rmtree(root, ignore_errors=True)
 
 
-def start_satsuma(root: Path, client: str) -> Engine:
+def start_satsuma(root: Path, client: str, *flags: str) -> Engine:
     """Start the satsumad of this environment."""
     root.mkdir()
     argv = [
@@ -157,6 +161,7 @@ def start_satsuma(root: Path, client: str) -> Engine:
             f"{root}/run",
         ),
         *("--bridge", "satsumabench0"),
+        *flags,
     ]
     return Engine("satsuma", argv, root, client)
 

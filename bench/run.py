@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from breakdown import breakdown, print_breakdown
 from engines import Engine, engines, exchange
 
 Measure = Callable[[Engine], float]
@@ -193,6 +194,11 @@ def main() -> None:
             figures.setdefault("idle daemon, private MiB", {})[engine.name] = idle
             figures.setdefault("per running container, private MiB", {})[engine.name] = each
     print_table(figures)
+    if "satsuma" in wanted:
+        # Its own daemon: the one above does not log what it measures.
+        with engines({"satsuma"}, "-D") as (engine,):
+            rows = breakdown(engine, arguments.runs)
+        print_breakdown(rows)
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(figures, indent=2) + "\n")
 

@@ -230,7 +230,7 @@ def test_namespaces_are_entered_by_the_stage_and_by_threads_made_for_it():
             ("runtime/birthplace.py", "_new_timens"): "for its children, and back",
             ("runtime/netdevices.py", "_route_inside"): "a socket of another network namespace, and back",
             ("runtime/sources.py", "_make"): "in a child that makes one mount",
-            ("runtime/cradle.py", "_become"): "stage",
+            ("runtime/cradle.py", "Cradle._become"): "stage",
             ("runtime/rootfs.py", "pivot"): "stage",
             ("runtime/rootfs.py", "chroot"): "stage",
             ("runtime/rootfs.py", "chroot_path"): "stage",

@@ -13,6 +13,7 @@ import asyncio
 import logging
 import os
 import socket
+import time
 from typing import TYPE_CHECKING
 
 from satsuma.api.body import RequestBody
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from satsuma.api.request import Request
 
 _log = logging.getLogger("satsuma.api")
+_trace = logging.getLogger("satsuma.trace")
 
 HIGH_WATER = 1 << 18
 """Bytes that may wait in the parser before the socket is left alone."""
@@ -46,6 +48,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_app",
+        "_arrived",
         "_body",
         "_closing",
         "_ended",
@@ -71,6 +74,7 @@ class Connection(asyncio.Protocol):
         self._parser = RequestParser()
         self._transport: asyncio.Transport | None = None
         self._head: Head | None = None
+        self._arrived = 0
         self._body: RequestBody | None = None
         self._life = Life.FINISH
         self._task: asyncio.Task[None] | None = None
@@ -159,6 +163,7 @@ class Connection(asyncio.Protocol):
             self._regulate()
             return
         self._head = head
+        self._arrived = time.monotonic_ns()
         self._body = RequestBody(self, expects_continue=head.expects_continue)
         answer = self._app.route(self, head, self._body)
         if isinstance(answer, Response):
@@ -356,6 +361,17 @@ class Connection(asyncio.Protocol):
         if not bodyless and head.method != "HEAD":
             data += response.body
         self._write(data)
+        self._note("answered")
+
+    def _note(self, what: str) -> None:
+        """At debug level, tell how long it has taken since the request's head was there."""
+        head = self._head
+        if head is not None and _trace.isEnabledFor(logging.DEBUG):
+            now = time.monotonic_ns()
+            path = head.target.partition("?")[0]
+            _trace.debug(
+                "http %s %s %s ms=%.2f at=%d", head.method, path, what, (now - self._arrived) / 1e6, now
+            )
 
     async def _write_stream(self, stream: Stream, request: Request) -> Response | None:
         """Write an answer in pieces; an error before the first one comes back as a whole answer."""
@@ -390,6 +406,7 @@ class Connection(asyncio.Protocol):
             if chunked:
                 self._out.append(LAST_CHUNK)
             self._flush()
+            self._note("ended")
         finally:
             await close_iterator(chunks)
         if not chunked:
@@ -403,6 +420,7 @@ class Connection(asyncio.Protocol):
         if not chunked or not self._may_keep_alive():
             fields.append(("Connection", "close"))
         self._write(self._app.encode_head(200, fields))
+        self._note("begun")
 
     async def _send(self, piece: bytes, *, chunked: bool) -> None:
         """Send one piece; pieces of the same turn of the loop leave in one packet."""
@@ -449,6 +467,7 @@ class Connection(asyncio.Protocol):
         transport.write(head)
         while not self._writable:
             await self._drain()
+        self._note("handed-over")
         sock: socket.socket = transport.get_extra_info("socket")
         fd = os.dup(sock.fileno())
         initial = self._parser.take_tail()

@@ -20,6 +20,7 @@ from satsuma.container.restart import next_pause, should_restart
 from satsuma.engine import endpoints, health, remove, start
 from satsuma.engine.actors import Actor
 from satsuma.engine.core import Core
+from satsuma.engine.trace import Trace
 from satsuma.linux.cgroup import Cgroup
 from satsuma.monitor.client import ExitStatus, Monitor
 from satsuma.runtime.systemd import recorded_group
@@ -55,6 +56,9 @@ async def _watch(core: Core, container_id: str, monitor: Monitor) -> None:
 async def ended(core: Core, record: Record, status: ExitStatus) -> None:
     """Take note of the end of a container whose lock is held, and do what follows from it."""
     actor = core.actor(record)
+    trace = Trace("end", record.id)
+    trace.since(status.finished_at_ns)
+    trace.step("news")
     failpoint("engine.exit")
     health.end(actor)
     actor.exited.set()
@@ -64,6 +68,7 @@ async def ended(core: Core, record: Record, status: ExitStatus) -> None:
         core.emit(record, "oom")
     ran_for = max(0, status.finished_at_ns - record.state.started_ns) / 1e9
     await start.release_network(core, record)
+    trace.step("network")
     start.detach_volumes(core, record, actor)
     again = (
         not core.closing
@@ -80,6 +85,7 @@ async def ended(core: Core, record: Record, status: ExitStatus) -> None:
     core.emit(record, "die", execDuration=str(int(ran_for)), exitCode=str(status.exit_code))
     end_execs(core, record, actor)
     actor.notify(status.exit_code, "")
+    trace.step("stored")
     if again:
         actor.restart_pause = next_pause(actor.restart_pause, ran_for)
         actor.restart = spawn(
@@ -87,6 +93,8 @@ async def ended(core: Core, record: Record, status: ExitStatus) -> None:
         )
     elif record.host.auto_remove and not actor.manual_restart and not actor.removing:
         await remove.remove_locked(core, record, volumes=True)
+        trace.step("removed")
+    trace.end()
 
 
 def _note_exit(core: Core, record: Record, status: ExitStatus, *, again: bool) -> Record:

@@ -23,6 +23,10 @@ class Trace:
         self._steps: list[tuple[str, int, int]] = []
         self._rows: Sequence[Sequence[Any]] = ()
 
+    def since(self, wall_ns: int) -> None:
+        """Begin at a moment in the past, which somebody else has read on the wall clock."""
+        self._start = self._last = min(self._start, self._start - (time.time_ns() - wall_ns))
+
     def step(self, name: str) -> None:
         """Note that the step *name* ends now."""
         now = time.monotonic_ns()
@@ -48,5 +52,6 @@ class Trace:
         for name, end in ends:
             words.append(f"{name}={(end - last) / 1e6:.2f}")
             last = end
-        total = (time.monotonic_ns() - self._start) / 1e6
-        _log.debug("%s %s ms=%.2f %s", self._name, self._subject[:12], total, " ".join(words))
+        now = time.monotonic_ns()
+        total = (now - self._start) / 1e6
+        _log.debug("%s %s ms=%.2f at=%d %s", self._name, self._subject[:12], total, now, " ".join(words))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import os
 import socket
 import subprocess
@@ -19,7 +20,7 @@ from typing import Any
 from satsuma.base import errors
 from satsuma.base.aio import blocking, spawn
 from satsuma.linux.sealed import open_sealed
-from satsuma.monitor import burial, protocol, state
+from satsuma.monitor import burial, protocol, rehearsal, state
 from satsuma.monitor.channel import Channel, socketpair, wake
 from satsuma.monitor.specs import AttachSpec, ExecSpec, LaunchSpec, LogSpec, attach_body, launch_body
 from satsuma.monitor.state import ExitStatus, read_exit
@@ -49,6 +50,8 @@ SPARE_AFTER_END = 0.002
 the news that one has ended."""
 SPARE_FRESH = 5.0
 """Seconds after which a spare is exchanged when a container is created: its first process looks as old as it is."""
+HELPER_WAITS = 2.5
+"""Seconds for which a monitor surely keeps a helper ready, after an exec or the news of one."""
 LONGEST_SILENCE = 10.0
 """Seconds for which a monitor may live without listening: it starts, or it ends."""
 
@@ -101,6 +104,7 @@ class Launcher:
             System: it does not start.
         """
         launcher = cls(exec_root, command, cgroup_driver=cgroup_driver)
+        await blocking(_clear_rehearsals, exec_root)
         await launcher._ready()
         launcher.prepare()
         return launcher
@@ -269,6 +273,13 @@ class _LauncherChannel(Channel):
             wake(self.ready)
 
 
+def _clear_rehearsals(exec_root: str) -> None:
+    """Remove what spares of a killed launcher have left."""
+    for name in os.listdir(exec_root):
+        if name.startswith(rehearsal.PREFIX):
+            rehearsal.clear(f"{exec_root}/{name}")
+
+
 def _default_command(cgroup_driver: str) -> tuple[str, ...]:
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "launcher.py")
     return (sys.executable, "-I", "-S", "-B", path, cgroup_driver)
@@ -337,6 +348,7 @@ class Monitor:
         self._attach_count = 0
         self.start_attachments: list[Attachment] = []
         self._abandoned = False
+        self._helper_until = 0.0
         self._channel.closed.add_done_callback(lambda _: self._lost())
 
     def _opened(self, body: Body) -> None:
@@ -471,6 +483,17 @@ class Monitor:
             raise
         return attachment
 
+    def expect_exec(self) -> None:
+        """Say that an exec is going to be started."""
+        now = asyncio.get_running_loop().time()
+        if now > self._helper_until:
+            self._helper_until = now + HELPER_WAITS
+            spawn(f"expect-exec:{self.container_id[:12]}", self._expect_exec())
+
+    async def _expect_exec(self) -> None:
+        with contextlib.suppress(errors.EngineError):
+            await self._call({"op": "expect_exec"})
+
     async def exec(self, spec: ExecSpec) -> int:
         """Start a session and return its pid once its program runs; `exec_wait` tells its end.
 
@@ -490,6 +513,7 @@ class Monitor:
             body["attach"] = attach_body(spec.attach, packer)
         reply = await self._call(body, packer)
         self._exec_future(spec.exec_id)
+        self._helper_until = asyncio.get_running_loop().time() + HELPER_WAITS
         pid: int = reply["pid"]
         return pid
 

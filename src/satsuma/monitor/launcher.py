@@ -53,7 +53,7 @@ def serve(sock: socket.socket, exec_root: str, new_backend: Callable[[], Backend
         settle.settle(exec_root)
         backend = new_backend()
         if not _has_news(reply):
-            monitor.warm_up(backend)
+            monitor.warm_up(exec_root, backend)
         monitor.run(exec_root, reply, backend)
 
     operations = {"launch": launch, "spare": spare, "netns": make_netns}

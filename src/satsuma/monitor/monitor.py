@@ -30,7 +30,8 @@ from satsuma.monitor.backend import StartError
 from satsuma.monitor.control import DEFERRED, Connection, ControlServer
 from satsuma.monitor.execs import DETACH_NOTICE, Pipes, Running, Session, Sessions, take_attach
 from satsuma.monitor.logs import open_log
-from satsuma.monitor.loop import Loop
+from satsuma.monitor.loop import Loop, Timer
+from satsuma.monitor.rehearsal import rehearse
 from satsuma.monitor.settle import report
 from satsuma.monitor.state import ExitStatus, exit_code
 from satsuma.monitor.streams import Stdio
@@ -48,6 +49,10 @@ if TYPE_CHECKING:
 LINGER = 30.0
 """Seconds for which the last output waits for slow clients after the container has ended."""
 LINGER_STEP = 0.05
+EXPECTATION = 3.0
+"""Seconds after the news of an exec, or after an exec, in which the next one is likely."""
+HELPER_DELAY = 0.01
+"""Seconds after the start of a session in which the next one's helper would be made at its cost."""
 SESSION_GRACE = 1.0
 """Seconds for which the exec sessions of an ended container may take to be reaped."""
 
@@ -79,6 +84,7 @@ class Monitor:
             {
                 "attach": self._attach,
                 "exec": self._exec,
+                "expect_exec": self._expect_exec,
                 "resize": self._resize,
                 "signal": self._signal,
                 "kill_all": self._kill_all,
@@ -87,6 +93,7 @@ class Monitor:
             },
         )
         self._sessions = Sessions(self._exec_exited, self._end_when_complete)
+        self._expectation: Timer | None = None
         self._finished: ExitStatus | None = None
         self._exit: ExitStatus | None = None
         self._started_at_ns = 0
@@ -213,6 +220,19 @@ class Monitor:
         )
         return {}
 
+    def _expect_exec(self, _connection: Connection, _message: protocol.Message) -> None:
+        """An exec has been created and is going to be started."""
+        self._have_helper()
+
+    def _have_helper(self) -> None:
+        """Let a helper wait for the next exec, for a while: it is not worth its memory for long."""
+        if self._init.status is not None:
+            return
+        self._backend.expect_exec()
+        if self._expectation is not None:
+            self._expectation.cancel()
+        self._expectation = self._loop.call_later(EXPECTATION, self._backend.forget_exec)
+
     def _exec(self, connection: Connection, message: protocol.Message) -> Body:
         body = message.body
         exec_id: str = body["exec_id"]
@@ -232,6 +252,7 @@ class Monitor:
             self._sessions.decided(session)
             failpoint("monitor.exec.started")
             connection.send({"id": request_id, **reply})
+            self._loop.call_later(HELPER_DELAY, self._have_helper)
             if session.early_status is not None and session.process is not None:
                 self._sessions.exited(session.process.pid, session.early_status)
             self._end_when_complete()
@@ -376,15 +397,14 @@ def _size(body: Body) -> tuple[int, int] | None:
     return (size[0], size[1]) if size else None
 
 
-def warm_up(backend: Backend) -> None:
+def warm_up(exec_root: str, backend: Backend) -> None:
     """Touch in a spare monitor what a launch touches, so that its copies of the pages are made by then."""
-    loop = Loop(report)
-    Stdio(loop, tty=False, close_stdin=False).close()
-    loop.close()
-    packets = protocol.pack({"config": {"a": ["b", 1]}})
-    protocol.Assembler().feed(packets.packets[0][0])
     set_title("satsuma-spare", "satsuma-monitor (waits for a container)")
     backend.warm_up()
+    try:
+        rehearse(exec_root)
+    except OSError:
+        report()
 
 
 def run(exec_root: str, launch: socket.socket, backend: Backend) -> None:

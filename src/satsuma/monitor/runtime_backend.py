@@ -51,12 +51,13 @@ def load(cgroup_driver: str) -> None:
 class RuntimeBackend:
     """One container made by `satsuma.runtime`."""
 
-    __slots__ = ("_cgroup", "_config", "_cradle", "_extras", "_hold_fds", "_init", "_trace")
+    __slots__ = ("_cgroup", "_config", "_cradle", "_exec_cradle", "_extras", "_hold_fds", "_init", "_trace")
 
     def __init__(self) -> None:
         self._cgroup: Cgroup | None = None
         self._config: Config | None = None
         self._cradle: cradle.Cradle | None = None
+        self._exec_cradle: cradle.ExecCradle | None = None
         self._extras: Extras | None = None
         self._hold_fds: list[int] = []
         self._init: create.Init | None = None
@@ -120,23 +121,43 @@ class RuntimeBackend:
             StartError: it did not start.
         """
         assert self._init is not None and self._extras is not None
-        with _start_errors():
-            return _Starting(
-                runtime_exec.begin_exec(
-                    self._init.pid,
-                    self._config,
-                    process,
-                    init_pidfd=self._init.pidfd,
-                    extras=Extras(
-                        seccomp_bpf=self._extras.seccomp_bpf,
-                        death_signal=signal.SIGKILL,
-                        keyring=self._extras.keyring,
-                    ),
-                    stdio=stdio or (-1, -1, -1),
-                    cgroup=self._cgroup,
-                    console=size,
+        helper, self._exec_cradle = self._exec_cradle, None
+        try:
+            with _start_errors():
+                return _Starting(
+                    runtime_exec.begin_exec(
+                        self._init.pid,
+                        self._config,
+                        process,
+                        init_pidfd=self._init.pidfd,
+                        extras=Extras(
+                            seccomp_bpf=self._extras.seccomp_bpf,
+                            death_signal=signal.SIGKILL,
+                            keyring=self._extras.keyring,
+                        ),
+                        stdio=stdio or (-1, -1, -1),
+                        cgroup=self._cgroup,
+                        console=size,
+                        cradle=helper,
+                    )
                 )
-            )
+        finally:
+            if helper is not None and not helper.used:
+                helper.close()
+
+    def expect_exec(self) -> None:
+        """Have the helper of an exec born ahead of time, if there is none and it could be used."""
+        if self._exec_cradle is None and self._cgroup is not None and cradle.takes_later(self._cgroup):
+            try:
+                self._exec_cradle = cradle.ExecCradle()
+            except OSError:
+                return
+
+    def forget_exec(self) -> None:
+        """End the helper."""
+        if self._exec_cradle is not None:
+            self._exec_cradle.close()
+            self._exec_cradle = None
 
     def warm_up(self) -> None:
         """Have the first process of the container born, and go through the planning of one, without effect."""
@@ -169,6 +190,7 @@ class RuntimeBackend:
 
     def release(self) -> None:
         """Let go of the container's ports, which somebody may want before this process is gone."""
+        self.forget_exec()
         while self._hold_fds:
             os.close(self._hold_fds.pop())
 

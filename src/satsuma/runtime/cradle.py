@@ -29,9 +29,9 @@ from satsuma.linux import mount as mounts
 from satsuma.linux.cgroup import UNIFIED, Cgroup, layout
 from satsuma.linux.root import Root
 from satsuma.runtime import default_spec, fastjson, finish, resources, stage
-from satsuma.runtime.config import parse
+from satsuma.runtime.config import parse, parse_process
 from satsuma.runtime.errors import StepError
-from satsuma.runtime.plan import Extras, Plan, plan_init
+from satsuma.runtime.plan import Extras, Plan, plan_exec, plan_init
 from satsuma.runtime.trace import Trace
 
 TYPE_CHECKING = False
@@ -49,6 +49,9 @@ _TRACE_SIZE = 4096
 _REHEARSED = frozenset(
     "mount mount_cgroup1 devices dev_links resolve_user make_cwd readonly_paths masked_paths".split()
 )
+_PLAIN_EXTRAS = (
+    "bundle death_signal init_path keyring lsm_optional no_pivot overlay seccomp_flags state".split()
+)
 _NO_OVERLAY: Json = {"lowerdirs": ["/"], "upperdir": "", "workdir": "", "volatile": False}
 
 
@@ -57,10 +60,16 @@ def possible() -> bool:
     return layout().mode in ("v1", "hybrid")
 
 
+def takes_later(cgroup: Cgroup) -> bool:
+    """Tell whether a group lets a process in after its birth."""
+    return UNIFIED not in cgroup.dirs
+
+
 class Cradle:
     """The process, from its parent's side."""
 
     __slots__ = ("_born", "_sock", "_trace_page", "pid", "pidfd", "used")
+    flags = BORN_INTO
 
     def __init__(self) -> None:
         """Needs: CAP_SYS_ADMIN; a single-threaded caller."""
@@ -71,30 +80,35 @@ class Cradle:
             self._born = time.monotonic_ns()
             self._sock = ours
             try:
-                self.pid, self.pidfd = syscalls.clone3(BORN_INTO)
+                self.pid, self.pidfd = syscalls.clone3(self.flags)
             except OSError:
                 ours.close()
                 raise
             if self.pid == 0:
-                _live(theirs.fileno(), self._trace_page)
+                self._live(theirs.fileno())
 
     def fits(self, plan: Plan, cgroup: Cgroup | None) -> bool:
         """Tell whether the process can become the container of *plan*."""
-        extras = plan.extras
         if cgroup is not None and plan.config is not None:
             limits = resources.plan_for(cgroup, plan.config.resources)
             if any(limit.controller == UNIFIED for limit in limits):
                 return False
         return (
             plan.clone_flags == BORN_INTO | syscalls.CLONE_NEWNS
-            and plan.join_pid is None
+            and self._suits(plan)
+            and time.monotonic_ns() - self._born < MAX_AGE_NS
+        )
+
+    @staticmethod
+    def _suits(plan: Plan) -> bool:
+        return (
+            plan.join_pid is None
             and plan.time_offsets is None
             and plan.listener is None
             and not (plan.in_userns or plan.reborn)
-            and extras.exec_fifo_fd < 0
-            and not extras.preserve_fds
+            and plan.extras.exec_fifo_fd < 0
+            and not plan.extras.preserve_fds
             and len(plan.steps) < _TRACE_SIZE // 8 - 32
-            and time.monotonic_ns() - self._born < MAX_AGE_NS
         )
 
     def wake(self, plan: Plan, stdio: tuple[int, int, int], cgroup: Cgroup | None) -> _socket.socket:
@@ -103,24 +117,25 @@ class Cradle:
         Raises:
             OSError: it is dead, or this is too much to tell; `close` it.
         """
-        extras, config = plan.extras, plan.config
+        config = plan.config
         assert config is not None, "a plan of plan_init"
+        group = [cgroup.path, cgroup.dirs] if cgroup is not None else None
+        return self._tell({"config": config.raw, "cgroup": group}, plan, stdio)
+
+    def _tell(
+        self, body: Json, plan: Plan, stdio: tuple[int, int, int], others: dict[str, int] | None = None
+    ) -> _socket.socket:
+        extras, process = plan.extras, plan.process
         self.used = True
         fds = array.array("i")
-        body = {
-            "config": config.raw,
-            "console": list(config.process.console_size) if config.process is not None else None,
-            "cgroup": [cgroup.path, cgroup.dirs] if cgroup is not None else None,
+        body |= {
+            "console": list(process.console_size) if process is not None else None,
             "stdio": [_add(fds, fd) for fd in stdio],
+            "others": {name: _add(fds, fd) for name, fd in (others or {}).items()},
             "ns_fds": {kind: _add(fds, fd) for kind, fd in extras.ns_fds.items()},
             "mount_fds": {place: _add(fds, fd) for place, fd in extras.mount_fds.items()},
             "trace": extras.trace is not None,
-            "extras": {
-                name: getattr(extras, name)
-                for name in (
-                    "bundle death_signal init_path keyring lsm_optional no_pivot overlay seccomp_flags state".split()
-                )
-            },
+            "extras": {name: getattr(extras, name) for name in _PLAIN_EXTRAS},
         }
         data = fastjson.dumps(body).encode() + b"\0" + (extras.seccomp_bpf or b"")
         if len(data) > _MAX_MESSAGE or len(fds) > _MAX_FDS:
@@ -137,8 +152,119 @@ class Cradle:
             syscalls.pidfd_send_signal(self.pidfd, 9)
         except ProcessLookupError:
             pass
-        pidfd.wait(self.pidfd)
+        try:
+            pidfd.wait(self.pidfd)
+        except ChildProcessError:  # reaped by somebody who waits for all children
+            pass
         os.close(self.pidfd)
+
+    # In the process.
+
+    def _live(self, sock_fd: int) -> NoReturn:
+        """Get ready, wait, become what is wanted."""
+        try:
+            prctl.set_parent_death_signal(9)
+            # The parent's connections have to end with the parent.
+            syscalls.close_range(3, sock_fd - 1)
+            syscalls.close_range(sock_fd + 1)
+            sock = _socket.socket(fileno=sock_fd)
+            waiting = select.poll()
+            waiting.register(sock, select.POLLIN)
+            self._rehearse(lambda: bool(waiting.poll(0)))
+            data, ancillary, _, _ = sock.recvmsg(
+                _MAX_MESSAGE, _socket.CMSG_SPACE(_MAX_FDS * 4), _socket.MSG_CMSG_CLOEXEC
+            )
+            if data:
+                fds = array.array("i")
+                for _, _, payload in ancillary:
+                    fds.frombytes(payload)
+                text, _, bpf = data.partition(b"\0")
+                self._become(sock.detach(), fastjson.loads(text), bpf, fds)
+        finally:
+            os._exit(1)
+
+    def _extras(self, body: Json, bpf: bytes, fds: array.array[int]) -> Extras:
+        return Extras(
+            ns_fds={kind: fds[index] for kind, index in body["ns_fds"].items()},
+            mount_fds={place: fds[index] for place, index in body["mount_fds"].items()},
+            seccomp_bpf=bpf or None,
+            trace=Trace() if body["trace"] else None,
+            **body["extras"],
+        )
+
+    def _run(
+        self, plan: Plan, sock: int, body: Json, fds: array.array[int], init_pidfd: int = -1
+    ) -> NoReturn:
+        if plan.extras.trace is not None:
+            plan.extras.trace.bind(plan)
+            plan.extras.trace.share(self._trace_page)
+        streams = tuple(fds[index] if index >= 0 else -1 for index in body["stdio"])
+        stage.run(stage.Stage(plan, sock, streams, init_pidfd))  # type: ignore[arg-type]
+
+    def _rehearse(self, is_late: Callable[[], bool]) -> None:
+        rehearse(is_late)
+
+    def _become(self, sock: int, body: Json, bpf: bytes, fds: array.array[int]) -> NoReturn:
+        config = parse(body["config"])
+        group = body["cgroup"]
+        cgroup = Cgroup(group[0], dirs=group[1]) if group is not None else None
+        # The size of the terminal is part of a step: it has to be right before the plan is made.
+        if config.process is not None:
+            height, width = body["console"]
+            config.process.console_size = (height, width)
+        plan = plan_init(config, self._extras(body, bpf, fds), cgroup=cgroup)
+        syscalls.unshare(plan.clone_flags & ~BORN_INTO)
+        self._run(plan, sock, body, fds)
+
+
+class ExecCradle(Cradle):
+    """The helper of an exec (see `birth`), born ahead of time outside of everything that is the container's."""
+
+    __slots__ = ()
+    flags = 0
+
+    def fits_exec(self, plan: Plan, cgroup: Cgroup | None) -> bool:
+        """Tell whether the process can carry out *plan*."""
+        compiled = plan.extras.seccomp_bpf is not None or plan.filter_bpf is None
+        return compiled and (cgroup is None or takes_later(cgroup)) and self._suits(plan)
+
+    def wake_exec(
+        self, plan: Plan, process: Json, stdio: tuple[int, int, int], namespaces: int, init_pidfd: int
+    ) -> _socket.socket:
+        """As `wake`.
+
+        Args:
+            process: from which *plan* was made.
+            namespaces: which to join by *init_pidfd*.
+        """
+        if plan.born_last:
+            self._sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
+        joins = next((step.args[0] for step in plan.steps if step.name == "join_cgroup"), None)
+        body = {"process": process, "join_cgroup": joins, "namespaces": namespaces}
+        return self._tell(body, plan, stdio, {"init": init_pidfd})
+
+    def _rehearse(self, is_late: Callable[[], bool]) -> None:
+        if is_late():
+            return
+        plan = plan_exec(parse_process(sample()["process"]), Extras(), join_cgroup=[], namespaces=1)
+        scratch = stage.Stage(plan, -1, (-1, -1, -1))
+        with Root(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
+            scratch.root = root
+            stage.resolve(scratch)
+        if not is_late():
+            _rehearse_finish(plan)
+
+    def _become(self, sock: int, body: Json, bpf: bytes, fds: array.array[int]) -> NoReturn:
+        process = parse_process(body["process"])
+        height, width = body["console"]
+        process.console_size = (height, width)
+        plan = plan_exec(
+            process,
+            self._extras(body, bpf, fds),
+            join_cgroup=body["join_cgroup"],
+            namespaces=body["namespaces"],
+        )
+        self._run(plan, sock, body, fds, fds[body["others"]["init"]])
 
 
 def _add(fds: array.array[int], fd: int) -> int:
@@ -146,53 +272,6 @@ def _add(fds: array.array[int], fd: int) -> int:
         return -1
     fds.append(fd)
     return len(fds) - 1
-
-
-def _live(sock_fd: int, trace_page: mmap.mmap) -> NoReturn:
-    """Be the process: get ready, wait, become the container."""
-    try:
-        prctl.set_parent_death_signal(9)
-        # The parent's connections have to end with the parent.
-        syscalls.close_range(3, sock_fd - 1)
-        syscalls.close_range(sock_fd + 1)
-        sock = _socket.socket(fileno=sock_fd)
-        waiting = select.poll()
-        waiting.register(sock, select.POLLIN)
-        rehearse(lambda: bool(waiting.poll(0)))
-        data, ancillary, _, _ = sock.recvmsg(
-            _MAX_MESSAGE, _socket.CMSG_SPACE(_MAX_FDS * 4), _socket.MSG_CMSG_CLOEXEC
-        )
-        if data:
-            fds = array.array("i")
-            for _, _, payload in ancillary:
-                fds.frombytes(payload)
-            _become(sock.detach(), data, fds, trace_page)
-    finally:
-        os._exit(1)
-
-
-def _become(sock: int, data: bytes, fds: array.array[int], trace_page: mmap.mmap) -> NoReturn:
-    text, _, bpf = data.partition(b"\0")
-    body = fastjson.loads(text)
-    extras = Extras(
-        ns_fds={kind: fds[index] for kind, index in body["ns_fds"].items()},
-        mount_fds={place: fds[index] for place, index in body["mount_fds"].items()},
-        seccomp_bpf=bpf or None,
-        trace=Trace() if body["trace"] else None,
-        **body["extras"],
-    )
-    config = parse(body["config"])
-    if config.process is not None:
-        height, width = body["console"]
-        config.process.console_size = (height, width)
-    group = body["cgroup"]
-    plan = plan_init(config, extras, cgroup=Cgroup(group[0], dirs=group[1]) if group is not None else None)
-    if extras.trace is not None:
-        extras.trace.bind(plan)
-        extras.trace.share(trace_page)
-    streams = tuple(fds[index] if index >= 0 else -1 for index in body["stdio"])
-    syscalls.unshare(plan.clone_flags & ~BORN_INTO)
-    stage.run(stage.Stage(plan, sock, streams))  # type: ignore[arg-type]
 
 
 def sample() -> Json:

@@ -188,7 +188,7 @@ def launch(
     """Clone a process for *plan*, or wake one, and wait until it has become the program (also used by exec)."""
     launching = None
     if cradle is not None:
-        launching = _wake(cradle, plan, stdio, cgroup, on_created)
+        launching = wake(cradle, plan, lambda: cradle.wake(plan, stdio, cgroup), on_created)
     if launching is None:
         launching = begin(plan, stdio, cgroup=cgroup, init_pidfd=init_pidfd, on_created=on_created)
     launching.on_runtime_hooks = on_runtime_hooks
@@ -258,18 +258,17 @@ def begin(
     return _born(plan, pid, child_fd, ours, on_created)
 
 
-def _wake(
+def wake(
     cradle: Cradle,
     plan: Plan,
-    stdio: tuple[int, int, int],
-    cgroup: Cgroup | None,
-    on_created: Callable[[Init], None] | None,
+    tell: Callable[[], _socket.socket],
+    on_created: Callable[[Init], None] | None = None,
 ) -> Launching | None:
-    """Let the process that was born ahead carry out *plan*; None when it cannot."""
+    """Let a process that was born ahead carry out *plan*, which *tell* tells it; None when it cannot."""
     if plan.extras.trace is not None:
         plan.extras.trace.at("wake", plan.clone_flags)
     try:
-        sock = cradle.wake(plan, stdio, cgroup)
+        sock = tell()
     except OSError:
         cradle.close()
         return None

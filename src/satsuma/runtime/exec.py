@@ -14,7 +14,7 @@ import os
 from satsuma.linux import ns, syscalls
 from satsuma.linux.cgroup import UNIFIED, layout
 from satsuma.runtime.config import Config, Process, parse_process
-from satsuma.runtime.create import Init, Launching, begin
+from satsuma.runtime.create import Init, Launching, begin, wake
 from satsuma.runtime.errors import StartFailed
 from satsuma.runtime.plan import Extras, plan_exec
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from satsuma.linux.cgroup import Cgroup
+    from satsuma.runtime.cradle import ExecCradle
 
 
 def start_exec(
@@ -71,9 +72,12 @@ def begin_exec(
     stdio: tuple[int, int, int] = (0, 1, 2),
     cgroup: Cgroup | None = None,
     console: tuple[int, int] | None = None,
+    cradle: ExecCradle | None = None,
 ) -> Launching:
     """Start *process* without waiting for its program: call `step` of the result (arguments of `start_exec`).
 
+    Args:
+        cradle: a helper that was born ahead of time; not used when it does not fit, or *process* is no dictionary.
     Raises:
         StartFailed: texts and exit codes as of `create.start`.
     """
@@ -96,6 +100,10 @@ def begin_exec(
             join_cgroup=cgroup.join_files() if cgroup is not None else None,
             namespaces=flags,
         )
+        if cradle is not None and isinstance(process, dict) and cradle.fits_exec(plan, cgroup):
+            woken = wake(cradle, plan, lambda: cradle.wake_exec(plan, process, stdio, flags, pidfd))
+            if woken is not None:
+                return woken
         return begin(
             plan, stdio, cgroup=cgroup, init_pidfd=pidfd, busy_fallback=lambda: _open_group_of(init_pid)
         )

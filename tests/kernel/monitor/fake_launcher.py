@@ -109,6 +109,12 @@ class FakeBackend:
     def cgroup_dirs(self):
         return {}
 
+    def expect_exec(self):
+        pass
+
+    def forget_exec(self):
+        pass
+
     def release(self):
         pass
 

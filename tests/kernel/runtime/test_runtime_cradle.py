@@ -11,8 +11,10 @@ from runtime_lab import Lab
 
 from satsuma.linux import pidfd
 from satsuma.runtime import cradle as cradles
-from satsuma.runtime.cradle import Cradle
+from satsuma.runtime.config import parse
+from satsuma.runtime.cradle import Cradle, ExecCradle
 from satsuma.runtime.errors import StartFailed
+from satsuma.runtime.exec import begin_exec
 
 pytestmark = pytest.mark.skipif(not cradles.possible(), reason="a v2 group takes a process at its birth only")
 
@@ -133,3 +135,82 @@ def test_it_keeps_no_descriptor_of_its_parent() -> None:
     finally:
         os.close(read)
         cradle.close()
+
+
+def exec_status(init, group, made: dict, args: list[str], helper: ExecCradle | None) -> tuple[int, str]:
+    """Run a further process in a container; return (status, output)."""
+    read, write = os.pipe()
+    launching = begin_exec(
+        init.pid,
+        parse(made),
+        {"args": args, "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}},
+        init_pidfd=init.pidfd,
+        stdio=(-1, write, write),
+        cgroup=group,
+        cradle=helper,
+    )
+    try:
+        while not launching.step():
+            pass
+    finally:
+        os.close(write)
+    output = b""
+    while chunk := os.read(read, 65536):
+        output += chunk
+    os.close(read)
+    done = os.waitid(os.P_PIDFD, launching.init.pidfd, os.WEXITED)
+    os.close(launching.init.pidfd)
+    return done.si_status, output.decode()
+
+
+def running(lab: Lab) -> dict:
+    made = spec(lab, "sleep", "1000")
+    made["linux"].pop("seccomp")
+    return made
+
+
+def test_an_exec_with_a_helper_is_the_same(lab: Lab) -> None:
+    made = running(lab)
+    script = [
+        "sh",
+        "-c",
+        "id; cat /proc/self/cgroup; grep -E 'Cap|Sec' /proc/self/status; ls -l /proc/self/ns | cut -d'>' -f2",
+    ]
+    first, helper = Cradle(), ExecCradle()
+    with lab.container(made, cradle=first) as (init, group):
+        assert first.used
+        cold = exec_status(init, group, made, script, None)
+        warm = exec_status(init, group, made, script, helper)
+        assert helper.used
+        assert warm == cold
+        assert warm[0] == 0
+
+
+def test_an_exec_that_fails_with_a_helper(lab: Lab) -> None:
+    made = running(lab)
+    helper = ExecCradle()
+    with lab.container(made, cradle=Cradle()) as (init, group):
+        with pytest.raises(StartFailed, match="executable file not found"):
+            exec_status(init, group, made, ["nope"], helper)
+        assert not pidfd.is_alive(helper.pid)
+
+
+def test_an_exec_whose_helper_has_died(lab: Lab) -> None:
+    made = running(lab)
+    helper = ExecCradle()
+    with lab.container(made, cradle=Cradle()) as (init, group):
+        os.kill(helper.pid, signal.SIGKILL)
+        time.sleep(0.05)
+        assert exec_status(init, group, made, ["echo", "hello"], helper) == (0, "hello\n")
+
+
+def test_an_uncompiled_filter_does_not_get_lost(lab: Lab) -> None:
+    made = spec(lab, "sleep", "1000")
+    helper = ExecCradle()
+    try:
+        with lab.container(made, cradle=Cradle()) as (init, group):
+            code, output = exec_status(init, group, made, ["grep", "Seccomp:", "/proc/self/status"], helper)
+            assert not helper.used
+            assert (code, output.split()) == (0, ["Seccomp:", "2"])
+    finally:
+        helper.close()
