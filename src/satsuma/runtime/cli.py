@@ -275,7 +275,7 @@ def _kill(context: Context, values: Values, args: list[str]) -> int:
     if not 1 <= len(args) <= 2:
         raise UsageError('"kill" requires a minimum of 1 argument(s)', count=True)
     container = state.load(context.root, args[0])
-    signum = parse_signal(args[1] if len(args) == 2 else "SIGTERM")
+    signum = parse_signal(args[1] if len(args) == 2 and args[1] else "SIGTERM")
     manager.kill_container(container, signum, everyone=bool(values.get("all")))
     return 0
 
@@ -292,8 +292,8 @@ def parse_signal(text: str) -> int:
     Raises:
         RuntimeFailure: unknown signal "FOO"
     """
-    if text.isascii() and text.isdigit() and 1 <= int(text) <= 64:
-        return int(text)
+    if text.isascii() and text.isdigit() and len(text) < 10:
+        return int(text)  # the kernel knows which there are; 0 only asks whether the process is there
     name = text.upper().removeprefix("SIG")
     if name in _SIGNALS:
         return _SIGNALS.index(name) + 1

@@ -142,6 +142,8 @@ def kill_container(container: Container, signum: int, *, everyone: bool) -> None
         pidfd.send_signal(fd, signum)
     except ProcessLookupError as error:
         raise RuntimeFailure("container not running") from error
+    except OSError as error:
+        raise RuntimeFailure(f"unable to signal init: {error_text(error)}") from error
     finally:
         os.close(fd)
     if signum == 9 and status == PAUSED:
