@@ -89,6 +89,8 @@ class Cradle:
 
     def fits(self, plan: Plan, cgroup: Cgroup | None) -> bool:
         """Tell whether the process can become the container of *plan*."""
+        if cgroup is not None and cgroup.unit:
+            return False  # systemd's, which comes with a placeholder
         if cgroup is not None and plan.config is not None:
             limits = resources.plan_for(cgroup, plan.config.resources)
             if any(limit.controller == UNIFIED for limit in limits):
@@ -214,6 +216,9 @@ class Cradle:
             config.process.console_size = (height, width)
         plan = plan_init(config, self._extras(body, bpf, fds), cgroup=cgroup)
         syscalls.unshare(plan.clone_flags & ~BORN_INTO)
+        # Everything so far was done while the parent was making the group.
+        if os.read(sock, 1) != b"G":
+            os._exit(1)
         self._run(plan, sock, body, fds)
 
 

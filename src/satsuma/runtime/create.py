@@ -104,16 +104,20 @@ def start(
     trace = plan.extras.trace
     if trace is not None:
         trace.bind(plan)
-    if cradle is not None and not cradle.fits(plan, cgroup):
-        cradle = None
+    woken: Launching | None = None
+    if cradle is not None and cradle.fits(plan, cgroup):
+        if cgroup is not None:
+            cgroup.leave_out_v2()
+        # It plans while we make the group, and waits for `go` then.
+        woken = wake(cradle, plan, lambda: cradle.wake(plan, stdio, cgroup), on_created)
     if cgroup is not None:
-        _make_group(cgroup, config, trace, born_ahead=cradle is not None)
+        _make_group(cgroup, config, trace, woken)
     try:
         init = launch(
             plan,
             stdio,
             cgroup=cgroup,
-            cradle=cradle,
+            woken=woken,
             on_runtime_hooks=on_runtime_hooks,
             on_created=on_created,
         )
@@ -129,10 +133,8 @@ def start(
         raise
 
 
-def _make_group(cgroup: Cgroup, config: Config, trace: Trace | None, *, born_ahead: bool) -> None:
-    """Make the group and set its limits."""
-    if born_ahead:
-        cgroup.leave_out_v2()
+def _make_group(cgroup: Cgroup, config: Config, trace: Trace | None, woken: Launching | None) -> None:
+    """Make the group and set its limits; when that fails, *woken* has waited in vain."""
     try:
         if trace is not None:
             trace.at("cgroup", cgroup.unique_dirs())
@@ -142,6 +144,8 @@ def _make_group(cgroup: Cgroup, config: Config, trace: Trace | None, *, born_ahe
         resources.apply(cgroup, config.resources)
         _delegate(cgroup, config)
     except (OSError, ConfigError) as error:
+        if woken is not None:
+            woken.abort()
         _remove_quietly(cgroup)
         text = resources.failure_text(error) if isinstance(error, OSError) else str(error)
         raise StartFailed(_PREFIX + text) from error
@@ -181,16 +185,16 @@ def launch(
     *,
     cgroup: Cgroup | None = None,
     init_pidfd: int = -1,
-    cradle: Cradle | None = None,
+    woken: Launching | None = None,
     on_runtime_hooks: Callable[[int], None] | None = None,
     on_created: Callable[[Init], None] | None = None,
 ) -> Init:
-    """Clone a process for *plan*, or wake one, and wait until it has become the program (also used by exec)."""
-    launching = None
-    if cradle is not None:
-        launching = wake(cradle, plan, lambda: cradle.wake(plan, stdio, cgroup), on_created)
+    """Clone a process for *plan*, or let the woken one go, and wait until it has become the program."""
+    launching = woken
     if launching is None:
         launching = begin(plan, stdio, cgroup=cgroup, init_pidfd=init_pidfd, on_created=on_created)
+    else:
+        launching.go()
     launching.on_runtime_hooks = on_runtime_hooks
     trace = plan.extras.trace
     if trace is not None:
@@ -335,6 +339,13 @@ class Launching:
     def fileno(self) -> int:
         """Return the descriptor which becomes readable when `step` has something to do."""
         return self._sock.fileno()
+
+    def go(self) -> None:
+        """Tell a woken process that its group is there."""
+        try:
+            self._sock.send(b"G")
+        except OSError:
+            return  # it is dead, as the next step will find
 
     def step(self) -> bool:
         """Take one message of the process; True when it runs its program (or waits for the exec FIFO).
