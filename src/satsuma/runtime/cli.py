@@ -413,10 +413,10 @@ def _events(context: Context, values: Values, args: list[str]) -> int:
 def _spec(context: Context, values: Values, args: list[str]) -> int:
     from satsuma.runtime import features
 
-    if values.get("rootless"):
-        raise RuntimeFailure("spec --rootless is not supported")
+    rootless = bool(values.get("rootless"))
+    document = features.rootless_spec(os.geteuid(), os.getegid()) if rootless else features.example_spec()
     path = os.path.join(values.get("bundle", "."), "config.json")
-    text = fastjson.dumps_indented(features.example_spec(), indent=4)
+    text = fastjson.dumps_indented(document, indent=4)
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     except FileExistsError as error:

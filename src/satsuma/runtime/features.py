@@ -24,12 +24,12 @@ def features() -> dict[str, Any]:
         "hooks": list(config.HOOKS),
         "mountOptions": mounts.known_options(),
         "linux": {
-            "namespaces": [name for name in sorted(config.NAMESPACES) if name != "time"],
+            "namespaces": sorted(config.NAMESPACES),
             "capabilities": list(caps.NAMES),
             "cgroup": {"v1": True, "v2": True, "systemd": True, "systemdUser": True, "rdma": True},
             "seccomp": {
                 "enabled": True,
-                "actions": sorted(name for name in seccomp.ACTIONS if name != "SCMP_ACT_NOTIFY"),
+                "actions": sorted(seccomp.ACTIONS),
                 "operators": sorted(seccomp.OPERATORS),
                 "archs": sorted(seccomp.ARCHITECTURES),
                 "knownFlags": sorted(seccomp.FLAGS),
@@ -37,16 +37,16 @@ def features() -> dict[str, Any]:
             },
             "apparmor": {"enabled": True},
             "selinux": {"enabled": True},
-            "intelRdt": {"enabled": False},
+            "intelRdt": {"enabled": True, "schemata": True, "monitoring": True},
             "memoryPolicy": {
                 "modes": sorted(config.MEMORY_POLICIES),
                 "flags": sorted(config.MEMORY_POLICY_FLAGS),
             },
-            "mountExtensions": {"idmap": {"enabled": False}},
-            "netDevices": {"enabled": False},
+            "mountExtensions": {"idmap": {"enabled": True}},
+            "netDevices": {"enabled": True},
         },
         "annotations": {"org.opencontainers.runc.checkpoint.enabled": "false"},
-        "potentiallyUnsafeConfigAnnotations": [],
+        "potentiallyUnsafeConfigAnnotations": ["org.systemd.property."],
     }
 
 
@@ -96,3 +96,23 @@ def example_spec() -> dict[str, Any]:
             "readonlyPaths": [f"/proc/{name}" for name in ("bus", "fs", "irq", "sys", "sysrq-trigger")],
         },
     }
+
+
+def rootless_spec(uid: int, gid: int) -> dict[str, Any]:
+    """Return the example for a user without privileges, who is root inside (runc specconv.ToRootless)."""
+    spec = example_spec()
+    linux = spec["linux"]
+    kept = [entry for entry in linux["namespaces"] if entry["type"] != "network"]
+    linux["namespaces"] = [*kept, {"type": "user"}]
+    linux["uidMappings"] = [{"containerID": 0, "hostID": uid, "size": 1}]
+    linux["gidMappings"] = [{"containerID": 0, "hostID": gid, "size": 1}]
+    del linux["resources"]  # there is no group in which limits could be set
+    for mount in spec["mounts"]:
+        options = [option for option in mount.get("options", []) if not option.startswith(("uid=", "gid="))]
+        if mount["destination"] == "/sys":
+            # sysfs belongs to a network namespace, and that is the host's.
+            mount |= {"type": "none", "source": "/sys"}
+            options = ["rbind", *options]
+        if options:
+            mount["options"] = options
+    return spec

@@ -212,4 +212,4 @@ def _read_idmap(spec: MountSpec, raw: dict[str, Any]) -> None:
 def known_options() -> list[str]:
     """Return the names of all options with a meaning of their own, sorted."""
     names = {*_ATTRIBUTES, *_RECURSIVE, *_PROPAGATION, *_SUPERBLOCK, *_NO_EFFECT}
-    return sorted(names | {"bind", "rbind", "remount", "tmpcopyup"})
+    return sorted(names | {"bind", "rbind", "remount", "tmpcopyup", "idmap", "ridmap"})

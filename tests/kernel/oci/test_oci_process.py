@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -230,3 +231,43 @@ def test_a_pid_file_that_cannot_be_written_leaves_nothing(box: Runtime) -> None:
 def test_too_little_memory_says_so(box: Runtime) -> None:
     box.linux["resources"]["memory"] = {"limit": 4096}
     assert "container init was OOM-killed (memory limit too low?)" in box.refused()
+
+
+def test_the_rootless_example_runs(box: Runtime) -> None:
+    other = box.directory / "other"
+    other.mkdir()
+    box.ok("spec", "--rootless", "--bundle", str(other))
+    box.config = json.loads((other / "config.json").read_text())
+    assert [entry["type"] for entry in box.linux["namespaces"]] == [
+        "pid",
+        "ipc",
+        "uts",
+        "mount",
+        "cgroup",
+        "user",
+    ]
+    box.process["terminal"] = False
+    box.sh("id -u; cat /proc/self/uid_map; ls /sys/kernel >/dev/null && echo sys")
+    assert box.output().split() == ["0", "0", str(os.geteuid()), "1", "sys"]
+
+
+def test_features_tell_what_the_configuration_may_ask_for(box: Runtime) -> None:
+    known = json.loads(box.ok("features"))
+    linux = known["linux"]
+    assert {"time", "user"} <= set(linux["namespaces"])
+    assert "SCMP_ACT_NOTIFY" in linux["seccomp"]["actions"]
+    assert linux["mountExtensions"]["idmap"]["enabled"] and linux["netDevices"]["enabled"]
+    assert {"rro", "idmap", "ridmap", "tmpcopyup", "rbind"} <= set(known["mountOptions"])
+    assert known["annotations"]["org.opencontainers.runc.checkpoint.enabled"] == "false"
+
+
+def test_checkpoint_and_restore_say_why_not(box: Runtime) -> None:
+    box.start()
+    for words in (
+        ("checkpoint", "--image-path", "x", "--leave-running", box.id),
+        ("restore", "-b", "x", box.id),
+    ):
+        result = box(*words)
+        assert result.code == 1 and "checkpoint and restore" in result.err
+    box.global_flags = ["--criu", "/nonexistent/criu"]
+    assert "need criu, which was not found" in box("checkpoint", box.id).err
