@@ -371,7 +371,9 @@ async def test_recover_after_the_daemon_was_killed(
     record = box.record
     held = [os.dup(fd) for fd in box.hold_fds]
     kept = os.dup(box.netns_fd)
-    # A second daemon over the same state; the first one never got to say good-bye.
+    # A second daemon over the same state; the first one never got to say good-bye, and does nothing more.
+    await service.stock.fill()
+    await service._watch.stop()
     heir = new_service(rows, options)
     await heir.open()
     assert namespaces.tcp_get(None, ("127.0.0.1", port)).startswith(b"hi ")
