@@ -13,7 +13,7 @@ import os
 import stat as _stat
 
 from satsuma.linux import mount as mounts
-from satsuma.linux import syscalls
+from satsuma.linux import mountinfo, syscalls
 from satsuma.linux.root import Root
 from satsuma.runtime.errors import StepError, error_text
 
@@ -491,12 +491,39 @@ def pivot(stage: Stage) -> None:
 def chroot(stage: Stage) -> None:
     """Enter the root without pivot_root(2), for a root on ramfs; the old mounts stay below, unreachable."""
     try:
+        _hide_host(stage)
+        # It lies on top of "/" already, where MS_MOVE would bring it.
         os.fchdir(stage.root.fd)
-        syscalls.mount(".", "/", None, syscalls.MS_MOVE, None)
         os.chroot(".")
         os.chdir("/")
     except OSError as error:
         raise StepError(f"error jailing process inside rootfs: chroot: {error_text(error)}") from error
+
+
+def _hide_host(stage: Stage) -> None:
+    """Unmount or cover the host's procfs and sysfs, which are in our mount namespace for good (runc msMoveRoot).
+
+    Where they are visible, a user namespace may mount new ones without what masks them here.
+    """
+    proc, pid = Root(stage.private_procfs()), os.getpid()
+    info = proc.read_file(f"{pid}/fdinfo/{stage.root.fd}", 1 << 16)
+    own = next(int(line.split()[1]) for line in info.splitlines() if line.startswith(b"mnt_id:"))
+    entries = mountinfo.parse(proc.read_file(f"{pid}/mountinfo", 1 << 26))
+    inside, before = {own}, 0
+    while len(inside) > before:
+        before = len(inside)
+        inside.update(entry.mount_id for entry in entries if entry.parent_id in inside)
+    for entry in reversed(entries):
+        if entry.mount_id in inside or entry.fs_type not in ("proc", "sysfs"):
+            continue
+        try:
+            syscalls.umount2(entry.mount_point, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
+        except OSError:
+            place = os.open(entry.mount_point, os.O_PATH | os.O_CLOEXEC)  # locked: not ours to unmount
+            fd = mounts.create("tmpfs", [("nr_blocks", "1")], source="tmpfs", attr=syscalls.MOUNT_ATTR_RDONLY)
+            mounts.move_mount(fd, place)
+            os.close(fd)
+            os.close(place)
 
 
 def chroot_path(stage: Stage, path: str) -> None:
