@@ -16,6 +16,7 @@ from pathlib import Path
 from breakdown import breakdown, print_breakdown
 from engines import Engine, engines, exchange
 
+PAUSE = 0.03
 Measure = Callable[[Engine], float]
 
 
@@ -213,11 +214,15 @@ def prepare_many(engine: Engine, count: int) -> None:
 
 
 def paired(running: list[Engine], measure: Measure, runs: int) -> dict[str, float]:
-    """Let the engines take turns; two warm-up rounds are not counted."""
+    """Let the engines take turns; two warm-up rounds are not counted.
+
+    Both tidy up after the client has its answer: a pause keeps that out of the other's turn.
+    """
     samples: dict[str, list[float]] = {engine.name: [] for engine in running}
     for turn in range(runs + 2):
         for engine in running:
             value = measure(engine)
+            time.sleep(PAUSE)
             if turn >= 2:
                 samples[engine.name].append(value)
     return {name: statistics.median(values) for name, values in samples.items()}

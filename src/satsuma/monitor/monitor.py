@@ -73,6 +73,7 @@ class Monitor:
         self._request = request
         self._backend = backend
         self._container_id: str = body["container_id"]
+        self._exec_root = exec_root
         self._run_dir = state.run_dir(exec_root, self._container_id)
         self._exit_path: str = body["exit_path"]
         self._tty = bool(body.get("tty"))
@@ -228,10 +229,18 @@ class Monitor:
         """Let a helper wait for the next exec, for a while: it is not worth its memory for long."""
         if self._init.status is not None:
             return
-        self._backend.expect_exec()
+        if self._backend.expect_exec():
+            # The fork has made every page of ours a shared one again.
+            self._loop.call_later(0, self._rehearse)
         if self._expectation is not None:
             self._expectation.cancel()
         self._expectation = self._loop.call_later(EXPECTATION, self._backend.forget_exec)
+
+    def _rehearse(self) -> None:
+        try:
+            rehearse(self._exec_root)
+        except OSError:
+            report()
 
     def _exec(self, connection: Connection, message: protocol.Message) -> Body:
         body = message.body

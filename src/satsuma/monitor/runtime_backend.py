@@ -14,9 +14,9 @@ from satsuma.linux.cgroup import Cgroup, layout
 from satsuma.monitor.backend import StartError
 from satsuma.runtime import cradle, create
 from satsuma.runtime import exec as runtime_exec
-from satsuma.runtime.config import Config, parse
+from satsuma.runtime.config import Config, parse, parse_process
 from satsuma.runtime.errors import RuntimeFailure, StartFailed
-from satsuma.runtime.plan import Extras, plan_init
+from satsuma.runtime.plan import Extras, plan_exec, plan_init
 from satsuma.runtime.trace import Trace
 
 TYPE_CHECKING = False
@@ -145,13 +145,16 @@ class RuntimeBackend:
             if helper is not None and not helper.used:
                 helper.close()
 
-    def expect_exec(self) -> None:
-        """Have the helper of an exec born ahead of time, if there is none and it could be used."""
-        if self._exec_cradle is None and self._cgroup is not None and cradle.takes_later(self._cgroup):
-            try:
-                self._exec_cradle = cradle.ExecCradle()
-            except OSError:
-                return
+    def expect_exec(self) -> bool:
+        """Have the helper of an exec born ahead of time, if it could be used; True when there was none."""
+        if self._exec_cradle is not None or self._cgroup is None or not cradle.takes_later(self._cgroup):
+            return False
+        try:
+            self._exec_cradle = cradle.ExecCradle()
+        except OSError:
+            return False
+        plan_exec(parse_process(cradle.sample()["process"]), Extras(), join_cgroup=[], namespaces=1)
+        return True
 
     def forget_exec(self) -> None:
         """End the helper."""

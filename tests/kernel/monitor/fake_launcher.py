@@ -110,7 +110,7 @@ class FakeBackend:
         return {}
 
     def expect_exec(self):
-        pass
+        return False
 
     def forget_exec(self):
         pass
