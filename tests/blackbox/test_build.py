@@ -7,11 +7,19 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import harness
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays(daemon: harness.Daemon) -> Iterator[None]:
+    """A RUN that fails leaves its container behind."""
+    yield
+    daemon.remove_containers()
 
 
 def write(directory: Path, dockerfile: str, **files: str) -> str:
@@ -104,6 +112,36 @@ def test_the_command_decides_the_exit_code(
     done = client.run("build", "--no-cache", write(tmp_path, f"FROM busybox\nRUN {line}\n"), check=False)
     assert done.returncode == code, done.stdout + done.stderr
     assert f"returned a non-zero code: {code}" in done.stderr
+
+
+def test_the_container_of_a_failed_step_stays(client: harness.Client, tmp_path: Path) -> None:
+    """Whoever wants to know why can look into it; `--force-rm` is for the others."""
+    context = write(tmp_path, "FROM busybox\nRUN touch /made && false\n")
+    done = client.run("build", "--no-cache", context, check=False)
+    step = re.search(r"Running in (\w{12})", done.stdout)
+    assert done.returncode == 1 and step and "Removed intermediate container" not in done.stdout
+    assert client("ps", "-aq") == step[1]
+    assert client("inspect", "-f", "{{.State.Status}} {{.State.ExitCode}} {{.Path}} {{.Args}}", step[1]) == (
+        "exited 1 /bin/sh [-c touch /made && false]"
+    )
+    assert client("diff", step[1]) == "A /made"
+    client("commit", step[1], "left")
+    assert client("run", "--rm", "left", "ls", "/made") == "/made"
+    assert client.run("start", "-a", step[1], check=False).returncode == 1
+    client("rm", step[1])
+    client("rmi", "left")
+    assert client.run("build", "--no-cache", "--force-rm", context, check=False).returncode == 1
+    assert client("ps", "-aq") == ""
+
+
+def test_without_rm_every_step_stays(client: harness.Client, tmp_path: Path) -> None:
+    context = write(tmp_path, "FROM busybox\nRUN touch /one\nRUN touch /two\n")
+    done = client.run("build", "--no-cache", "--rm=false", "-t", "kept", context)
+    assert "Removed intermediate container" not in done.stdout
+    assert sorted(client("ps", "-aq").split()) == sorted(re.findall(r"Running in (\w{12})", done.stdout))
+    assert client("diff", client("ps", "-lq")) == "A /two"
+    # The layer was copied, not taken away from the container.
+    assert client("run", "--rm", "kept", "ls", "/one", "/two") == "/one\n/two"
 
 
 def test_a_client_that_leaves_ends_the_step(

@@ -73,10 +73,12 @@ class StepImages(Protocol):
         *,
         container_config: Config,
         author: str,
+        move: bool = True,
     ) -> StepImage:
         """Make the image of a step.
 
         Args:
+            move: the directory becomes the layer, nothing is copied; False when something else still needs it.
             container_config: the config of the step's container; its `Cmd` becomes the line of the history.
             directory: an overlay upperdir that becomes the new layer and belongs to the store from now on;
                 None for a step that cannot change files.  A directory without changes gives an empty layer.
@@ -116,12 +118,13 @@ class ImageAdapter:
         *,
         container_config: Config,
         author: str,
+        move: bool = True,
     ) -> StepImage:
         """See `StepImages`."""
         layer: Layer | None = None
         if directory is not None:
             chain = [ChainId(chain_id) for chain_id in parent.chain_ids] if parent else []
-            layer = self._service.commit_layer(directory, chain, move=True)
+            layer = self._service.commit_layer(directory, chain, move=move)
         line = History(
             created_by=" ".join(container_config.get("Cmd") or ()), author=author, empty_layer=layer is None
         )

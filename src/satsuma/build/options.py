@@ -29,7 +29,8 @@ class BuildOptions:
         remote: URL of a Dockerfile, a tarball or a git repository instead of a context.
         build_args: a value of None means that the argument was named without a value.
         cache_from: images whose history may serve as cache.
-        rm, force_rm: whether intermediate containers are reported as removed; they never stay.
+        rm: remove the container of a RUN that succeeded; of one that failed, only with force_rm: whoever wants
+            to know why it failed can look into it.
         memory, memory_swap, shm_size: bytes, 0 for the default.
         network_mode: as for a container; empty and `default` mean the default network.
     """

@@ -82,11 +82,17 @@ async def _run_step(stage: StageRun, step: RunStep, targets: list[str], probe: C
             code = await stage.session.runner.run(step, stage.output)
         finally:
             stage.output.end_step()
+        options = stage.session.options
+        if code and not options.force_rm:
+            stage.keep(step, code)
         if code:
             raise StepFailed(f"The command '{' '.join(step.args)}' returned a non-zero code: {code}", code)
         if targets:
             await settled(_remove_stubs, stubs, upper)
-        await stage.commit(upper, probe)
+        keep = not (options.rm or options.force_rm)
+        await stage.commit(upper, probe, move=not keep)
+        if keep:
+            stage.keep(step, code)
 
 
 def _look_for_stubs(stage: StageRun, key: str, targets: list[str]) -> Stubs:

@@ -77,11 +77,14 @@ class StepRunner(Protocol):
     async def run(self, step: RunStep, output: StepOutput) -> int:
         """Run *step* to its end and return its exit code; all its output has been delivered then.
 
-        Nothing of the container is left when this returns, raises or is cancelled (cancellation kills it).
+        Nothing runs any more when this returns, raises or is cancelled (cancellation kills it).
 
         Raises:
             EngineError: it could not be started, with Docker's words.
         """
+
+    def keep(self, step: RunStep, code: int) -> None:
+        """Make an ended step an ordinary stopped container; its snapshot is the container's from now on."""
 
 
 class ImagePuller(Protocol):

@@ -18,6 +18,7 @@ from satsuma.build import copy_step, run_step
 from satsuma.build.args import BuildArgs
 from satsuma.build.cache import StageCache
 from satsuma.build.images import Config, StepImage
+from satsuma.build.runner import RunStep
 from satsuma.build.session import Session, settled
 from satsuma.linux.root import Root
 from satsuma.wire.dockerfile import (
@@ -60,6 +61,7 @@ class StageRun:
         self._cmd_set = False
         self._author = ""
         self._intermediate = ""
+        self._kept = ""
         self.name = base.stage
         self.image = image
         self.config: Config = image.config if image else {}
@@ -152,7 +154,7 @@ class StageRun:
         self.image = found
         return True
 
-    async def commit(self, directory: str | None, probe: Config) -> None:
+    async def commit(self, directory: str | None, probe: Config, *, move: bool = True) -> None:
         """Make the image of this step, and remember it under the step's key."""
         session, parent = self.session, self.image
 
@@ -163,6 +165,7 @@ class StageRun:
                 {**self.config, "Image": parent.id if parent else ""},
                 container_config={key: value for key, value in probe.items() if key != "RunOptions"},
                 author=self._author,
+                move=move,
             )
             session.cache.put(parent.id if parent else "", probe, image.id, now_ns=now_ns())
             return image
@@ -181,13 +184,22 @@ class StageRun:
 
     @contextlib.asynccontextmanager
     async def snapshot(self, key: str, *, init: bool) -> AsyncIterator[str]:
-        """Prepare a writable tree on top of the image so far; yield its upperdir; remove it at the end."""
+        """Prepare a writable tree on top of the image so far; yield its upperdir; remove it at the end.
+
+        What `keep` was called for stays.
+        """
         snapshots = self.session.snapshots
         try:
             active = await settled(snapshots.prepare, key, [ChainId(c) for c in self.chain], init=init)
             yield active.upperdir
         finally:
-            await settled(snapshots.remove, key)
+            if key != self._kept:
+                await settled(snapshots.remove, key)
+
+    def keep(self, step: RunStep, code: int) -> None:
+        """Leave the container of a step behind."""
+        self.session.runner.keep(step, code)
+        self._kept = step.id
 
     # WORKDIR
 

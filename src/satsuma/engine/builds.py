@@ -18,7 +18,7 @@ from msgspec import structs
 from satsuma.base.clock import now_ns
 from satsuma.base.errors import EngineError, InvalidParameter, Unsupported
 from satsuma.build import Builder, BuildOptions, RunStep, StepOutput
-from satsuma.container import NetworkState, Record, Security
+from satsuma.container import NetworkState, Record, Security, Status
 from satsuma.container.mounts import MountPoint
 from satsuma.engine import endpoints, start
 from satsuma.engine.core import Core
@@ -115,6 +115,24 @@ class Steps:
         finally:
             ours.close()
             await asyncio.shield(self._clean(record))
+
+    def keep(self, step: RunStep, code: int) -> None:
+        """Make an ended step an ordinary stopped container, without what only the build had."""
+        core = self._core
+        record = step_record(core, step)
+        chain = core.images.resolve(step.image_id).chain_ids if step.image_id else []
+        state = structs.replace(
+            record.state,
+            status=Status.EXITED,
+            exit_code=code,
+            started_ns=record.created_ns,
+            finished_ns=now_ns(),
+        )
+        name = core.registry.reserve("", record.id)
+        record = core.save(
+            structs.replace(record, name=name, hidden=False, mounts=[], chain=list(chain), state=state)
+        )
+        core.emit(record, "create")
 
     async def _clean(self, record: Record) -> None:
         core = self._core

@@ -65,6 +65,7 @@ class ChrootRunner:
     def __init__(self, store: Store) -> None:
         self._store = store
         self.steps: list[RunStep] = []
+        self.kept: list[tuple[str, int]] = []
         self.started = asyncio.Event()
         self.hang = False
 
@@ -78,6 +79,11 @@ class ChrootRunner:
             if data:
                 output(number, data)
         return done.returncode
+
+    def keep(self, step: RunStep, code: int) -> None:
+        self.kept.append((step.id, code))
+        # Its owner now, it removes the container at once.
+        self._store.snapshots.remove(step.id)
 
     def _chroot(self, step: RunStep) -> subprocess.CompletedProcess[bytes]:
         with self._store.snapshots.mounted(step.id) as root:

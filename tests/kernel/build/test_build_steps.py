@@ -72,7 +72,7 @@ async def test_history_has_one_entry_for_each_instruction(lab: Lab) -> None:
         ('/bin/ash -c #(nop)  ENTRYPOINT ["/e"]', True),
         ('/bin/ash -c #(nop)  CMD ["/bin/ash" "-c" "run it"]', True),
         ("/bin/ash -c #(nop)  ONBUILD RUN x", True),
-        ('/bin/ash -c #(nop)  HEALTHCHECK &{["NONE"] "0s" "0s" "0s" "0s" \'\\x00\'}', True),
+        ("/bin/ash -c #(nop)  HEALTHCHECK &{[NONE] 0s 0s 0s 0s 0}", True),
     ]
     history = lab.history()
     assert len(history) == len(expected)
@@ -340,12 +340,15 @@ async def test_failing_command(lab: Lab) -> None:
     assert "before\n" in built.text
     assert "Removed intermediate" not in built.text
     assert len(lab.runner.steps) == 1
+    assert lab.runner.kept == [(lab.runner.steps[0].id, 3)]
     forced = await lab.build("FROM busybox\nRUN exit 1\n", force_rm=True)
     assert "Removed intermediate container" in forced.text
+    assert len(lab.runner.kept) == 1
 
 
-async def test_keeping_intermediate_containers_removes_none_by_word(lab: Lab) -> None:
+async def test_keeping_intermediate_containers(lab: Lab) -> None:
     assert "Removed" not in (await lab.ok("FROM busybox\nENV a=1\nRUN true\n", rm=False)).text
+    assert lab.runner.kept == [(lab.runner.steps[0].id, 0)]
 
 
 # --- before anything is built ---------------------------------------------------------------------------------------

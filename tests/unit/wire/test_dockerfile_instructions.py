@@ -240,12 +240,12 @@ APPLIED: list[tuple[str, dict[str, Any], str]] = [
     (
         "HEALTHCHECK NONE",
         {"Healthcheck": {"Test": ["NONE"]}},
-        'HEALTHCHECK &{["NONE"] "0s" "0s" "0s" "0s" \'\\x00\'}',
+        "HEALTHCHECK &{[NONE] 0s 0s 0s 0s 0}",
     ),
     (
         "HEALTHCHECK --interval=30s --retries=3 CMD x",
         {"Healthcheck": {"Test": ["CMD-SHELL", "x"], "Interval": 30_000_000_000, "Retries": 3}},
-        'HEALTHCHECK &{["CMD-SHELL" "x"] "30s" "0s" "0s" "0s" \'\\x03\'}',
+        "HEALTHCHECK &{[CMD-SHELL x] 30s 0s 0s 0s 3}",
     ),
     ("MAINTAINER Ada", {}, "MAINTAINER Ada"),
 ]

@@ -36,7 +36,7 @@ from satsuma.wire.dockerfile.model import (
     Volume,
     Workdir,
 )
-from satsuma.wire.goquote import quote, quote_list
+from satsuma.wire.goquote import quote_list
 from satsuma.wire.patterns import clean
 
 __all__ = ["DEFAULT_SHELL", "apply", "apply_changes", "environment", "shell_command", "shell_of"]
@@ -203,12 +203,10 @@ def _healthcheck(config: Config, instruction: Healthcheck) -> str:
 
 
 def _health_text(health: HealthcheckConfig) -> str:
-    # Go's %q of a pointer to the struct: durations are quoted by their String(), the count as a character.
+    # Go's %v of a pointer to the struct, as dockerd 28.5 writes it.
     times = (health.interval, health.timeout, health.start_period, health.start_interval)
-    shown = " ".join(quote(format_duration_go(ns / 1e9)) for ns in times)
-    retries = chr(health.retries) if health.retries < 0x110000 else "\ufffd"
-    character = "\\'" if retries == "'" else quote(retries)[1:-1].replace('\\"', '"')
-    return f"&{{{quote_list(health.test)} {shown} '{character}'}}"
+    shown = " ".join(format_duration_go(ns / 1e9) for ns in times)
+    return f"&{{[{' '.join(health.test)}] {shown} {health.retries}}}"
 
 
 def _shell(config: Config, instruction: Shell) -> str:
