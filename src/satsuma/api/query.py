@@ -153,9 +153,10 @@ def require_host_platform(platforms: list[str], name: str) -> None:
             continue
         wanted = _parse_platform(text)
         if (wanted["os"], wanted["architecture"]) != host_platform():
+            here = "/".join(host_platform())
             raise NotFound(
-                f"image with reference {name} was found but does not provide the specified platform "
-                f"({wanted['os']}/{wanted['architecture']})"
+                f"image with reference {name} was found but its platform ({here}) does not match the "
+                f"specified platform ({wanted['os']}/{wanted['architecture']})"
             )
 
 

@@ -101,7 +101,7 @@ def save(session: Session, flags: Flags) -> None:
     if not path and os.isatty(1):
         raise CliError("cowardly refusing to save to a terminal. Use the -o flag or redirect")
     check_directory(path, "save image")
-    query = {"names": flags.args, "platform": [_platform(text) for text in flags["platform"]]}
+    query = {"names": flags.args, "platform": _platform(flags["platform"])}
     answer = session.engine.request("GET", "/images/get", query)
     write_output(answer.pieces(), path, "save image")
 
@@ -118,7 +118,7 @@ def load(session: Session, flags: Flags) -> None:
             raise CliError("requested load from stdin, but stdin is empty")
         source = sys.stdin.buffer
     quiet = flags["quiet"] or not os.isatty(1)
-    query = {"quiet": True if quiet else "0", "platform": [_platform(text) for text in flags["platform"]]}
+    query = {"quiet": True if quiet else "0", "platform": _platform(flags["platform"])}
     answer = session.engine.request(
         "POST",
         "/images/load",

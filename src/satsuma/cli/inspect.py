@@ -102,7 +102,7 @@ def inspect_containers(session: Session, flags: Flags) -> int:
 
 def inspect_images(session: Session, flags: Flags) -> int:
     """Show images."""
-    platform = _platform(flags["platform"])
+    platform = _platform(flags["platform"], "")
     return show(session, flags.args, flags["format"], lambda name: _image(session, name, platform=platform))
 
 
@@ -120,13 +120,18 @@ def inspect_volumes(session: Session, flags: Flags) -> int:
 # -- where things come from ---------------------------------------------------------------------------------------
 
 
-def _platform(text: str) -> str | None:
+def _platform(text: str, prefix: str = "invalid platform: ") -> str | None:
     if not text:
         return None
     import json
 
-    parts = [*text.split("/"), "", ""]
-    fields = {"os": parts[0], "architecture": parts[1], "variant": parts[2]}
+    from satsuma.base.errors import InvalidParameter
+    from satsuma.wire import platforms
+
+    try:
+        fields = platforms.parse(text)._asdict()
+    except InvalidParameter as error:
+        raise CliError(f"{prefix}{error}") from None
     return json.dumps({key: value for key, value in fields.items() if value}, separators=(",", ":"))
 
 

@@ -133,6 +133,8 @@ def _create(session: Session, flags: Flags, body: Body) -> str:
     familiar = _familiar(body["Image"])
     if flags["use-api-socket"]:
         _mount_socket(session, body)
+    if flags["platform"]:
+        _check_platform(flags["platform"])
     cidfile = _CidFile(flags["cidfile"])
     try:
         if flags["pull"] == "always":
@@ -177,6 +179,16 @@ def _familiar(image: str) -> str:
         return parse(image).with_default_tag().familiar()
     except EngineError as error:
         raise CliError(str(error)) from None
+
+
+def _check_platform(text: str) -> None:
+    from satsuma.base.errors import InvalidParameter
+    from satsuma.wire import platforms
+
+    try:
+        platforms.parse(text)
+    except InvalidParameter as error:
+        raise CliError(f"error parsing specified platform: {error}") from None
 
 
 def _mount_socket(session: Session, body: Body) -> None:

@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator
 from typing import Any, BinaryIO
 
 from satsuma.base.aio import blocking
-from satsuma.base.errors import Unsupported
+from satsuma.base.errors import InvalidParameter, Unsupported
 from satsuma.container.listing import check_filters
 from satsuma.engine.core import Core
 from satsuma.engine.events import Filters
 from satsuma.engine.remove import until_ns
 from satsuma.engine.streams import pieces, progress
+from satsuma.wire import platforms
 
 Json = dict[str, Any]
 Jsons = list[Json]
@@ -100,9 +101,12 @@ class Images:
     ) -> AsyncIterator[Json]:
         """Make an image of a tar; yields its id as status."""
         ref = (f"{repo}:{tag}" if tag else repo) or None
+        wanted = platforms.parse(platform) if platform else None
+        if wanted is not None and wanted.os != "linux":
+            raise InvalidParameter(f"operating system is not supported: {wanted.os}")
 
         def work(report: Any) -> None:
-            image = self._core.images.import_tar(body, ref, changes, message)
+            image = self._core.images.import_tar(body, ref, changes, message, platform=wanted)
             report({"status": image.id})
 
         return progress(work)

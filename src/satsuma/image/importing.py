@@ -15,6 +15,7 @@ from satsuma.image.layering import next_config
 from satsuma.image.model import Image
 from satsuma.image.unpack import add_foreign_layer
 from satsuma.spec.image import History
+from satsuma.wire.platforms import Platform
 from satsuma.wire.reference import Reference
 
 DEFAULT_MESSAGE = "Imported from -"
@@ -28,6 +29,7 @@ def import_tar(
     changes: Sequence[str] = (),
     message: str = "",
     *,
+    platform: Platform | None = None,
     created_by: str = "",
     created_ns: int | None = None,
     advance: Callable[[int], None] = lambda count: None,
@@ -37,6 +39,7 @@ def import_tar(
     Args:
         ref: name with tag, or None.
         changes: Dockerfile instructions for the config.
+        platform: what the content is for; None means this machine's.
         created_by: line for the history, as the build of a base image leaves it.
         advance: told the number of bytes read from the stream.
     Raises:
@@ -55,7 +58,7 @@ def import_tar(
         created=format_rfc3339nano(created), comment=message or DEFAULT_MESSAGE, created_by=created_by
     )
     try:
-        raw = next_config(None, [layer], config, [entry], created_ns=created)
+        raw = next_config(None, [layer], config, [entry], created_ns=created, target=platform)
         image = catalog.add(raw, pinned=[layer.chain_id])
     except BaseException:
         store.layers.unpin([layer.chain_id])

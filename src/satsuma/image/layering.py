@@ -25,6 +25,7 @@ from satsuma.linux.root import Root
 from satsuma.spec.image import EMPTY_DIFF_ID, History, ImageConfig, RootFS, chain_id, encode_config
 from satsuma.store import GENERATED, Layer, Store, tree_size
 from satsuma.wire.compression import CompressionError, Decompressor
+from satsuma.wire.platforms import Platform
 
 _STEP = 1 << 18
 
@@ -139,6 +140,7 @@ def next_config(
     created_ns: int | None = None,
     container: str = "",
     container_config: dict[str, Any] | None = None,
+    target: Platform | None = None,
 ) -> bytes:
     """Return the raw config of an image that adds *layers* and *history* to *parent*.
 
@@ -153,6 +155,8 @@ def next_config(
     arch, variant = (
         (base.architecture, base.variant) if base is not None and base.architecture else architecture()
     )
+    if target is not None:
+        arch, variant = target.architecture, target.variant
     stamped = [
         entry if entry.created else msgspec.structs.replace(entry, created=created) for entry in history
     ]
