@@ -146,7 +146,7 @@ def test_bootstrap_tells_its_progress_and_the_id(satsuma: harness.Client) -> Non
 def test_unknown_words_get_a_suggestion(satsuma: harness.Client) -> None:
     done = satsuma.run("rnu", "busybox", check=False)
     assert done.returncode == 1
-    assert "satsuma: 'rnu' is not a satsuma command.\nDid you mean 'satsuma run'?" in done.stderr
+    assert "satsuma: unknown command: satsuma rnu\nDid you mean 'satsuma run'?" in done.stderr
     done = satsuma.run("run", "--volme", "/a", "busybox", check=False)
     assert done.returncode == 125 and "unknown flag: --volme\nDid you mean --volume" in done.stderr
 

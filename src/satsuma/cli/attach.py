@@ -73,11 +73,11 @@ def _redraw(loop: Attachment) -> None:
 
 def _check_attachable(state: dict[str, Any]) -> None:
     if not state["Running"]:
-        raise CliError("cannot attach to a stopped container, start it first")
+        raise CliError("You cannot attach to a stopped container, start it first")
     if state["Paused"]:
-        raise CliError("cannot attach to a paused container, unpause it first")
+        raise CliError("You cannot attach to a paused container, unpause it first")
     if state["Restarting"]:
-        raise CliError("cannot attach to a restarting container, wait until it is running")
+        raise CliError("You cannot attach to a restarting container, wait until it is running")
 
 
 def start(session: Session, flags: Flags) -> int:

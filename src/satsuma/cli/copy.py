@@ -210,6 +210,8 @@ def _unpack(
 
 
 def _to_container(session: Session, flags: Flags, source: str, container: str, target: str) -> None:
+    if not target:
+        raise CliError("no such directory")
     where = _container_target(session, container, target)
     if source == "-":
         if not where.is_directory:
@@ -255,6 +257,8 @@ def _local_source(path: str, *, follow: bool) -> tuple[str, bool]:
         if follow or names_directory(path):
             path = os.path.realpath(path, strict=True)
         info = os.lstat(path)
+        if names_directory(path) and not stat.S_ISDIR(info.st_mode):
+            raise CliError("not a directory")
     except OSError as error:
         clean = path.rstrip("/")
         raise CliError(f"lstat {clean}: {(error.strerror or '').lower()}") from None

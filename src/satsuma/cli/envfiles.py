@@ -27,22 +27,29 @@ def read_pairs(files: Iterable[str], given: Iterable[str], *, from_environment: 
     """
     found: list[str] = []
     for name in files:
-        found += _parse(name, from_environment=from_environment)
+        try:
+            found += _parse(name, from_environment=from_environment)
+        except FileNotFoundError as error:
+            raise ValueError(f"open {name}: {(error.strerror or '').lower()}") from None
+        except OSError as error:
+            raise ValueError(
+                f"invalid env file ({name}): read {name}: {(error.strerror or '').lower()}"
+            ) from None
+        except ValueError as error:
+            raise ValueError(f"invalid env file ({name}): {error}") from None
     return [*found, *given]
 
 
 def _parse(name: str, *, from_environment: bool) -> list[str]:
-    try:
-        with open(name, "rb") as file:
-            data = file.read()
-    except OSError as error:
-        raise ValueError(f"open {name}: {(error.strerror or '').lower()}") from None
+    with open(name, "rb") as file:
+        data = file.read()
     found: list[str] = []
     for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
         try:
             line = raw.decode("utf-8").removesuffix("\r").lstrip(_BLANK)
         except UnicodeDecodeError:
-            raise ValueError(f"invalid utf8 bytes at line {number}: {raw!r}") from None
+            numbers = " ".join(map(str, raw))
+            raise ValueError(f"invalid utf8 bytes at line {number}: [{numbers}]") from None
         if not line or line.startswith("#"):
             continue
         key, equals, value = line.partition("=")

@@ -225,7 +225,7 @@ def unknown_command(words: list[str], program: str) -> CliError:
         *(path for path in catalog.COMMANDS if " " not in path),
     ]
     near = [f"{program} {word}" for word in closest(first, candidates)]
-    text = f"{program}: '{first}' is not a {program} command."
+    text = f"{program}: unknown command: {program} {first}"
     return CliError(f"{text}{_did_you_mean(near)}\n\nRun '{program} --help' for more information")
 
 

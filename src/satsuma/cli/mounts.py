@@ -179,8 +179,8 @@ def _set_propagation(mount: _Mount, _key: str, value: str | None) -> None:
     _bind(mount)["Propagation"] = (value or "").lower()
 
 
-def _set_nonrecursive(_mount: _Mount, _key: str, _value: str | None) -> None:
-    raise ValueError("bind-nonrecursive is deprecated, use bind-recursive=disabled instead")
+def _set_nonrecursive(mount: _Mount, key: str, value: str | None) -> None:
+    _bind(mount)["NonRecursive"] = _bool(key, value)
 
 
 def _set_recursive(mount: _Mount, key: str, value: str | None) -> None:

@@ -133,9 +133,29 @@ def parse_expose(specs: Iterable[str]) -> dict[str, dict[str, str]]:
             raise ValueError(f"invalid port format for --expose: {spec}")
         port, _, protocol = spec.partition("/")
         try:
-            first, last = parse_range(port)
+            first, last = _plain_range(port)
         except ValueError as error:
-            raise ValueError(f"invalid range format for --expose: {error}") from None
+            raise ValueError(f"invalid range format for --expose: {spec}, error: {error}") from None
         for number in range(first, last + 1):
             exposed[f"{number}/{(protocol or 'tcp').lower()}"] = {}
     return exposed
+
+
+def _plain_range(text: str) -> tuple[int, int]:
+    """Parse `80` or `80-90` in the words of Go's go-connections/nat, which differ from those of `-p`."""
+    if not text:
+        raise ValueError("empty string specified for ports")
+    first, dash, last = text.partition("-")
+    start = _plain_port(first)
+    end = _plain_port(last) if dash else start
+    if end < start:
+        raise ValueError(f"invalid range specified for port: {text}")
+    return start, end
+
+
+def _plain_port(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(f'strconv.ParseUint: parsing "{text}": invalid syntax')
+    if int(text) > 65535:
+        raise ValueError(f'strconv.ParseUint: parsing "{text}": value out of range')
+    return int(text)

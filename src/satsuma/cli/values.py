@@ -23,6 +23,8 @@ def convert(kind: str, rule: str, text: str) -> Any:
     """Return the value that *text* stands for in a flag of this type and rule."""
     if rule:
         text = _RULES[rule](text)
+    if rule == "swap" and text == "-1":
+        return -1
     return _TYPES[kind](text) if kind in _TYPES else text
 
 
@@ -175,7 +177,7 @@ _TYPES: dict[str, Callable[[str], Any]] = {
     "int": parse_int,
     "uint": parse_uint,
     "uint16": lambda text: parse_uint(text, 16),
-    "bytes": lambda text: -1 if text == "-1" else parse_size(text),
+    "bytes": parse_size,
     "decimal": parse_cpus,
     "duration": parse_ns,
     "filter": parse_filter,
