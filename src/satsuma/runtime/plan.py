@@ -599,7 +599,6 @@ def plan_exec(
         plan.add("keyring", plan.extras.keyring)
     plan.add("enter_root")
     plan.add("resolve_user")
-    plan.add("make_cwd", process.cwd)
     if process.terminal:
         plan.add("console", process.console_size)
     _plan_security_modules(plan)

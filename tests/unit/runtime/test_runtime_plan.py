@@ -230,4 +230,4 @@ def test_mount_options() -> None:
 def test_plan_of_exec() -> None:
     process = config.parse_process({"args": ["id"], "cwd": "/", "terminal": True})
     made = plan.plan_exec(process, join_cgroup=["/cg/tasks"], namespaces=syscalls.CLONE_NEWNS, held_caps=ALL)
-    assert _names(made) == ["join_cgroup", "setns_init", "enter_root", "resolve_user", "make_cwd", "console"]
+    assert _names(made) == ["join_cgroup", "setns_init", "enter_root", "resolve_user", "console"]
