@@ -11,10 +11,11 @@ from typing import Any
 
 from satsuma.base import log, sizes
 from satsuma.base.errors import InvalidParameter
-from satsuma.container.validate import RLIMITS, check_cgroup_parent, check_log_config
+from satsuma.container.validate import RLIMITS, check_cgroup_parent
 from satsuma.daemon import settings
 from satsuma.engine.config import DEFAULT_BRIDGE, DEFAULT_SOCKET, EngineConfig
 from satsuma.linux.systemd import Manager, SystemdError
+from satsuma.monitor import logs
 from satsuma.spec.docker import LogConfig, Ulimit
 
 FILE_LIMIT = 1 << 20
@@ -87,10 +88,7 @@ def _engine_config(values: dict[str, Any]) -> EngineConfig:
         debug=values["debug"],
         log_level="debug" if values["debug"] else values["log-level"],
         log_format=values["log-format"],
-        log_config=check_log_config(
-            LogConfig(type=values["log-driver"], config=dict(values["log-opt"])),
-            LogConfig(type="json-file", config={}),
-        ),
+        log_config=_log_config(values["log-driver"], dict(values["log-opt"])),
         default_ulimits=tuple(_ulimit(name, limit) for name, limit in values["default-ulimit"].items()),
         default_shm_size=_size(values["default-shm-size"]),
         init=values["init"],
@@ -266,3 +264,10 @@ def _size(value: str | int) -> int:
         return sizes.parse_size(value)
     except ValueError as error:
         raise InvalidParameter(str(error)) from None
+
+
+def _log_config(driver: str, options: dict[str, str]) -> LogConfig:
+    """Return the log configuration of containers that ask for none."""
+    kind = driver or "json-file"
+    logs.parse_options(kind, options)
+    return LogConfig(type=kind, config=options)

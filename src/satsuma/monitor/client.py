@@ -65,7 +65,8 @@ class LaunchError(errors.EngineError):
 
     def __init__(self, message: str, exit_code: int, steps: Sequence[list[Any]] = ()) -> None:
         super().__init__(message)
-        self.exit_code = exit_code
+        # moby daemon/start.go, setExitCodeFromError: by the words, whatever was missing.
+        self.exit_code = 127 if exit_code == 128 and "no such file or directory" in message else exit_code
         self.steps = steps
 
 

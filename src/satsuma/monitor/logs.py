@@ -40,9 +40,11 @@ if TYPE_CHECKING:
 
 DRIVERS = ("json-file", "local", "none")
 _COMMON = frozenset(("mode", "max-buffer-size"))
-_FILE_OPTIONS = frozenset(
-    ("max-file", "max-size", "compress", "labels", "labels-regex", "env", "env-regex", "tag")
-)
+_FILE_OPTIONS = frozenset(("max-file", "max-size", "compress"))
+_OPTIONS = {
+    "json-file": _FILE_OPTIONS | {"labels", "labels-regex", "env", "env-regex", "tag"},
+    "local": _FILE_OPTIONS,
+}
 _UNKNOWN = {
     "json-file": "unknown log opt '{}' for json-file log driver",
     "local": "unknown log opt '{}' for log driver local",
@@ -74,7 +76,7 @@ def validate(driver: str, options: Mapping[str, str]) -> None:
     if driver not in DRIVERS:
         raise InvalidParameter(f"logger: no log driver named '{driver}' is registered")
     for key in sorted(options):
-        if key not in _COMMON and key not in _FILE_OPTIONS:
+        if key not in _COMMON and key not in _OPTIONS[driver]:
             raise InvalidParameter(_UNKNOWN[driver].format(key))
 
 
