@@ -116,7 +116,7 @@ def check_settings(name: str, settings: EndpointSettings) -> None:
     if mac and not _is_mac(mac):
         faults.append(f"invalid MAC address {mac}")
     if faults:
-        lines = "\n".join(faults)
+        lines = faults[0] if len(faults) == 1 else "\n".join(f"* {fault}" for fault in faults)
         raise InvalidParameter(f"invalid config for network {name}: invalid endpoint settings:\n{lines}")
 
 

@@ -247,14 +247,16 @@ def check_endpoint(record: NetworkRecord, spec: EndpointSpec) -> None:
             errors.append("user specified IP address is supported on user defined networks only")
         if spec.aliases:
             errors.append("network-scoped alias is supported only for containers in user defined networks")
-    if spec.ipv6_address or spec.link_local_ips:
-        raise Unsupported("IPv6 and link-local addresses of endpoints are not supported")
     if spec.ipv4_address and (complaint := _static_address(record, spec.ipv4_address)):
         errors.append(complaint)
     if spec.mac_address:
         parse_mac(spec.mac_address)
     if errors:
-        raise InvalidParameter("invalid endpoint settings:\n" + "\n".join(errors))
+        # Go's multierror: a list has bullets.
+        lines = errors[0] if len(errors) == 1 else "\n".join(f"* {error}" for error in errors)
+        raise InvalidParameter(f"invalid endpoint settings:\n{lines}")
+    if spec.ipv6_address or spec.link_local_ips:
+        raise Unsupported("IPv6 and link-local addresses of endpoints are not supported")
     for key in spec.driver_opts:
         if key.startswith("com.docker.network.endpoint.") and key != ENDPOINT_IFNAME:
             raise Unsupported(f"endpoint option {key} is not supported")

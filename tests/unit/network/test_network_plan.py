@@ -118,9 +118,9 @@ def test_endpoint_complaints_come_together() -> None:
         plan.check_endpoint(bridge, EndpointSpec(network="bridge", ipv4_address="10.1.0.5", aliases=("a",)))
     assert str(caught.value) == (
         "invalid endpoint settings:\n"
-        "user specified IP address is supported on user defined networks only\n"
-        "network-scoped alias is supported only for containers in user defined networks\n"
-        "user specified IP address is supported only when connecting to networks with user configured subnets"
+        "* user specified IP address is supported on user defined networks only\n"
+        "* network-scoped alias is supported only for containers in user defined networks\n"
+        "* user specified IP address is supported only when connecting to networks with user configured subnets"
     )
 
 
