@@ -75,7 +75,11 @@ def parse_time(text: str, *, now: int | None = None) -> int:
         return parse_rfc3339(text)
     except ValueError:
         pass
-    return (now_ns() if now is None else now) - int(parse_duration(text) * _NS)
+    try:
+        back = parse_duration(text)
+    except ValueError:
+        raise ValueError(f'failed to parse value as time or duration: "{text}"') from None
+    return (now_ns() if now is None else now) - int(back * _NS)
 
 
 def _split_zone(rest: str) -> tuple[str, int]:

@@ -31,7 +31,9 @@ def hosts_text(
         extra: (name, address) of `--add-host` and `--link`; they come before the container's own line.
     """
     lines = [f"{address}\t{name}\n" for name, address in extra]
-    names = f"{hostname}.{domainname} {hostname}" if domainname else hostname
+    full = f"{hostname}.{domainname}" if domainname else hostname
+    first, dot, _ = full.partition(".")
+    names = f"{full} {first}" if dot else full
     lines += [f"{address}\t{names}\n" for address in addresses if address]
     return _HOSTS_HEAD + "".join(lines)
 

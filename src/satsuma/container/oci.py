@@ -196,11 +196,10 @@ def plan_mounts(record: Record, plan: Plan) -> list[Json]:
             if mount["destination"] not in _WRITABLE_WITH_READONLY_ROOT and "ro" not in mount["options"]:
                 mount["options"] = [*mount["options"], "ro"]
     mounts.extend(user)
-    mounts.extend(
-        _bind(destination, source)
-        for destination, source in plan.etc_files.items()
-        if destination not in covered
-    )
+    for destination, source in plan.etc_files.items():
+        if destination not in covered:
+            file = _bind(destination, source)
+            mounts.append(file | {"options": [*file["options"], "ro"]} if host.readonly_rootfs else file)
     return mounts
 
 
@@ -261,7 +260,7 @@ def merge_tmpfs_options(options: list[str]) -> list[str]:
     """Let the later of two options win that mean the same thing: exec over noexec, size=2m over size=1m.
 
     Raises:
-        InvalidParameter: `Invalid tmpfs option "x"`.
+        InvalidParameter: `invalid tmpfs option "x"`.
     """
     answer: dict[str, str] = {}
     for option in options:
@@ -270,7 +269,7 @@ def merge_tmpfs_options(options: list[str]) -> list[str]:
         name, assigned, _ = option.partition("=")
         key = _TMPFS_KEYS.get(name)
         if key is None or (bool(assigned) != (key in _TMPFS_VALUES)):
-            raise InvalidParameter(f'Invalid tmpfs option "{option}"')
+            raise InvalidParameter(f'invalid tmpfs option "{name}"')
         answer.pop(key, None)
         answer[key] = option
     return list(answer.values())

@@ -24,7 +24,8 @@ def parse_port(text: str) -> int:
         ValueError: not a number from 0 to 65535.
     """
     if not (text.isascii() and text.isdigit() and len(text) < 10) or int(text) > 65535:
-        raise ValueError(f"invalid port {text!r}")
+        reason = "value out of range" if text.isascii() and text.isdigit() else "invalid syntax"
+        raise ValueError(f'strconv.ParseUint: parsing "{text}": {reason}')
     return int(text)
 
 

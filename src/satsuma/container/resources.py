@@ -290,10 +290,8 @@ def update_resources(host: HostConfig, change: UpdateRequest) -> HostConfig:
     changes = {name: value for name in _UPDATABLE if (value := getattr(change, name))}
     if change.pids_limit is not None:
         changes["pids_limit"] = change.pids_limit
-    if change.memory and not change.memory_swap and 0 < host.memory_swap < change.memory:
+    if change.memory and not change.memory_swap and 0 <= host.memory_swap < change.memory:
         raise Conflict(
             "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time"
         )
-    if change.memory and not change.memory_swap and host.memory_swap == 0:
-        changes["memory_swap"] = change.memory * 2
     return structs.replace(host, **changes)

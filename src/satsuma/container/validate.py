@@ -29,24 +29,18 @@ from satsuma.spec.docker import (
     CreateRequest,
     HealthConfig,
     HostConfig,
-    LogConfig,
     RestartPolicy,
 )
 
 NAME_PATTERN = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]+", re.ASCII)
-LOG_DRIVERS = ("json-file", "local", "none")
-KNOWN_LOG_DRIVERS = ("awslogs", "fluentd", "gcplogs", "gelf", "journald", "splunk", "syslog")
-_LOG_OPTIONS = {
-    "json-file": frozenset(
-        {"max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag"}
-    ),
-    "local": frozenset({"max-size", "max-file", "compress"}),
-    "none": frozenset[str](),
-}
-_LOG_COMMON = frozenset({"mode", "max-buffer-size", "cache-disabled"})
 _MIN_HEALTH_NS = 1_000_000
 RUNTIMES = ("", "satsuma", "runc", "io.containerd.runc.v2")
 """Names a client may ask for; all of them are this engine's own runtime."""
+CREATE_FAILED = (
+    "failed to create task for container: failed to create shim task: OCI runtime create failed: "
+    "runc create failed: "
+)
+"""What dockerd, containerd and its shim put before runc's words."""
 _SYSCTL_EXACT = frozenset(
     {
         "kernel.domainname",
@@ -295,13 +289,15 @@ def check_sysctl(name: str, host: HostConfig) -> None:
     """
     if name in _SYSCTL_EXACT or name.startswith("fs.mqueue."):
         if host.ipc_mode == "host" and name != "kernel.domainname":
-            raise InvalidParameter(f'sysctl "{name}" is not allowed in the host ipc namespace')
+            raise InvalidParameter(
+                f'{CREATE_FAILED}sysctl "{name}" is not allowed in the hosts ipc namespace'
+            )
         return
     if name.startswith("net."):
         if host.network_mode == "host":
-            raise InvalidParameter(f'sysctl "{name}" not allowed in host network namespace')
+            raise InvalidParameter(f'{CREATE_FAILED}sysctl "{name}" not allowed in host network namespace')
         return
-    raise InvalidParameter(f'sysctl "{name}" is not in a separate kernel namespace')
+    raise InvalidParameter(f'{CREATE_FAILED}sysctl "{name}" is not in a separate kernel namespace')
 
 
 def _check_ulimits(host: HostConfig) -> None:
@@ -328,6 +324,9 @@ def _check_absent(host: HostConfig) -> None:
         raise InvalidParameter(
             f'could not select device driver "{request.driver}" with capabilities: [{capabilities}]'
         )
+    for option in host.storage_opt or {}:
+        if option.lower() != "size":
+            raise InvalidParameter(f"Unknown option {option}")
     if host.storage_opt:
         raise Unsupported(
             "--storage-opt is supported only for overlay over xfs with 'pquota' mount option; "
@@ -335,47 +334,6 @@ def _check_absent(host: HostConfig) -> None:
         )
     if host.cgroup:
         raise Unsupported("Cgroup (the cgroup of another container) is not supported by this engine")
-
-
-def check_log_config(log: LogConfig, default: LogConfig) -> LogConfig:
-    """Return the log configuration with the daemon's defaults.
-
-    Raises:
-        InvalidParameter: `logger: no log driver named 'x' is registered`, or an unknown option of the driver.
-    """
-    kind = log.type or default.type
-    options = dict(log.config or {})
-    if kind == default.type:
-        options = dict(default.config or {}) | options
-    if kind in KNOWN_LOG_DRIVERS:
-        raise Unsupported(f"logger: log driver '{kind}' is not supported by this engine yet")
-    if kind not in LOG_DRIVERS:
-        raise InvalidParameter(f"logger: no log driver named '{kind}' is registered")
-    for name in options:
-        if name not in _LOG_OPTIONS[kind] and name not in _LOG_COMMON:
-            raise InvalidParameter(f"unknown log opt '{name}' for {kind} log driver")
-    _check_log_values(kind, options)
-    return LogConfig(type=kind, config=options)
-
-
-def _check_log_values(kind: str, options: dict[str, str]) -> None:
-    from satsuma.base.sizes import parse_size
-
-    if "max-size" in options and options["max-size"] not in ("-1", ""):
-        try:
-            parse_size(options["max-size"])
-        except ValueError as error:
-            raise InvalidParameter(str(error))
-    if "max-file" in options:
-        digits = options["max-file"]
-        if not (digits.isascii() and digits.isdigit() and len(digits) < 19):
-            raise InvalidParameter(f'strconv.Atoi: parsing "{options["max-file"]}": invalid syntax')
-        if int(options["max-file"]) < 1:
-            raise InvalidParameter("max-file cannot be less than 1")
-        if kind == "json-file" and "max-size" not in options and int(options["max-file"]) > 1:
-            raise InvalidParameter("max-size must be set when max-file is larger than 1")
-    if options.get("mode", "blocking") not in ("blocking", "non-blocking"):
-        raise InvalidParameter(f"logger: logging mode not supported: {options['mode']}")
 
 
 def parse_security(options: Iterable[str] | None, *, no_new_privileges: bool) -> Security:

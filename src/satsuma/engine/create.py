@@ -25,6 +25,7 @@ from satsuma.container.ports import normalize_port, parse_range
 from satsuma.container.validate import check_cgroup_parent, check_create, check_name, parse_security
 from satsuma.engine.core import Core
 from satsuma.engine.endpoints import wanted_endpoints
+from satsuma.engine.links import link_target
 from satsuma.image import Image
 from satsuma.monitor import logs
 from satsuma.runtime import default_spec
@@ -38,8 +39,7 @@ from satsuma.spec.docker import (
     RestartPolicy,
 )
 from satsuma.volume import copy_up
-
-_MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
+from satsuma.wire import platforms
 
 
 async def create(core: Core, name: str | None, body: CreateRequest, platform: str = "") -> CreateResponse:
@@ -57,6 +57,8 @@ async def create(core: Core, name: str | None, body: CreateRequest, platform: st
         image.container_defaults() if image else None,
     )
     host = adapt(core, body.host_config)
+    for link in host.links or []:
+        _check_link(core, link)
     container_id = new_id()
     name = core.registry.reserve(name, container_id)
     try:
@@ -79,9 +81,14 @@ def plain_config(body: CreateRequest) -> ContainerConfig:
 
 
 def normalize(body: CreateRequest) -> CreateRequest:
-    """Bring old spellings of a request to one: the default network by its name, no restart as `no`."""
+    """Bring old spellings of a request to one, and maps to one order."""
+    body = structs.replace(body, **{name: _sorted(getattr(body, name)) for name in ("labels", "volumes")})
     host = body.host_config
     changes: dict[str, Any] = {}
+    for name in ("annotations", "storage_opt", "sysctls", "tmpfs"):
+        changes[name] = _sorted(getattr(host, name))
+    if host.log_config.config:
+        changes["log_config"] = structs.replace(host.log_config, config=_sorted(host.log_config.config))
     if host.network_mode in ("", "default"):
         changes["network_mode"] = "bridge"
     if not host.restart_policy.name:
@@ -89,8 +96,13 @@ def normalize(body: CreateRequest) -> CreateRequest:
             name="no", maximum_retry_count=host.restart_policy.maximum_retry_count
         )
     if host.port_bindings:
-        changes["port_bindings"] = {normalize_port(k): v for k, v in host.port_bindings.items()}
-    return structs.replace(body, host_config=structs.replace(host, **changes)) if changes else body
+        changes["port_bindings"] = _sorted({normalize_port(k): v for k, v in host.port_bindings.items()})
+    return structs.replace(body, host_config=structs.replace(host, **changes))
+
+
+def _sorted(items: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Order keys as Go writes them, so that clients which print the JSON as it comes print Docker's."""
+    return dict(sorted(items.items())) if items else items
 
 
 def _normal_ports(ports: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -107,7 +119,7 @@ def _normal_ports(ports: dict[str, Any] | None) -> dict[str, Any] | None:
             raise InvalidParameter(f'invalid port specification: "{port}"') from None
         for number in range(start, end + 1):
             answer[f"{number}/{protocol}"] = {}
-    return answer or None
+    return _sorted(answer) or None
 
 
 async def find_image(core: Core, reference: str, platform: str) -> Image | None:
@@ -120,19 +132,12 @@ async def find_image(core: Core, reference: str, platform: str) -> Image | None:
         return None
     image = core.images.resolve(reference)
     if platform:
-        system, _, rest = platform.lower().partition("/")
-        arch = rest.partition("/")[0] or _MACHINES.get(os.uname().machine, "")
-        if system in _MACHINES.values():
-            system, arch = "linux", system
-        if system != "linux":
-            raise InvalidParameter(
-                f'"{platform}": unknown operating system or architecture: invalid argument'
-            )
-        have = image.config.architecture or arch
-        if have != arch:
+        wanted = platforms.parse(platform)
+        have = image.config.os or "linux", image.config.architecture or wanted.architecture
+        if have != (wanted.os, wanted.architecture):
             raise NotFound(
                 f"image with reference {reference} was found but does not provide the specified "
-                f"platform ({system}/{arch})"
+                f"platform ({wanted.os}/{wanted.architecture})"
             )
     return image
 
@@ -158,7 +163,7 @@ def adapt(core: Core, host: HostConfig) -> HostConfig:
     for field in ("pid_mode", "ipc_mode", "network_mode"):
         mode = changes.get(field) or getattr(host, field)
         if mode.startswith("container:"):
-            changes[field] = _by_id(core, mode)
+            changes[field] = _by_id(core, field, mode)
     if not host.runtime:
         changes["runtime"] = "runc"
     if host.oom_kill_disable is None and core.facts.cgroup_version == 1:
@@ -197,10 +202,20 @@ def merge_log_config(asked: LogConfig, default: LogConfig) -> LogConfig:
     return LogConfig(type=kind, config=options)
 
 
-def _by_id(core: Core, mode: str) -> str:
+def _check_link(core: Core, link: str) -> None:
+    try:
+        link_target(core, link)
+    except NotFound as error:
+        raise InvalidParameter(str(error)) from error
+
+
+def _by_id(core: Core, field: str, mode: str) -> str:
     try:
         return f"container:{core.registry.find(mode.partition(':')[2]).id}"
-    except (NotFound, InvalidParameter):
+    except (NotFound, InvalidParameter) as error:
+        if field != "network_mode":
+            # Not a 404, which clients of a create take for a missing image.
+            raise InvalidParameter(str(error)) from error
         # Not there yet: the start will say so.
         return mode
 
@@ -372,7 +387,7 @@ def fill_volumes(core: Core, record: Record, points: list[MountPoint]) -> None:
     ]
     if not wanted:
         return
-    with core.store.snapshots.view(record.chain) as view:
+    with core.store.snapshots.view(record.chain, init=True) as view:
         for point in wanted:
             _check_directory(view, point)
             subpath = point.spec.volume_options.subpath if point.spec.volume_options else ""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import fnmatch
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from satsuma.base.clock import now_ns
@@ -152,15 +152,27 @@ def _matches_object(filters: Filters, kind: str, event: Json) -> bool:
     if not wanted:
         return True
     attributes = event["Actor"]["Attributes"]
+    if kind == "image":
+        return _matches_image(wanted, event)
     if event["Type"] != kind:
         # A network's events carry the container that was connected.
         return kind == "container" and attributes.get("container", "") in wanted
     names = [event["Actor"]["ID"], attributes.get("name", "")]
-    if kind == "image":
-        names += [name.partition(":")[0] for name in (event["Actor"]["ID"], attributes.get("name", ""))]
     if kind == "container":
         return any(
             value == names[1] or event["Actor"]["ID"].startswith(value) or fnmatch.fnmatch(names[1], value)
             for value in wanted
         )
     return any(value in names or names[0].startswith(value) for value in wanted)
+
+
+def _matches_image(wanted: Sequence[str], event: Json) -> bool:
+    """An image's own events, and those of the containers made from it; with or without the tag."""
+    own = event["Type"] == "image"
+    names = [event["Actor"]["ID"], event["Actor"]["Attributes"].get("name" if own else "image", "")]
+    return any(name in wanted or _without_tag(name) in wanted for name in names)
+
+
+def _without_tag(name: str) -> str:
+    head, separator, tag = name.rpartition(":")
+    return head if separator and "/" not in tag else name

@@ -5,7 +5,7 @@ Source: moby daemon/links/links.go, daemon/container_operations_unix.go `setupLi
 
 from __future__ import annotations
 
-from satsuma.base.errors import InvalidParameter, System
+from satsuma.base.errors import InvalidParameter, NotFound, System
 from satsuma.container import Record
 from satsuma.container.ports import port_key
 from satsuma.engine.core import Core
@@ -25,6 +25,20 @@ def split_link(link: str) -> tuple[str, str]:
     return name, alias
 
 
+def link_target(core: Core, link: str) -> tuple[Record, str]:
+    """Return the container that a link means, and its alias.
+
+    Raises:
+        InvalidParameter: not of a link's form.
+        NotFound: no such container.
+    """
+    reference, alias = split_link(link)
+    try:
+        return core.registry.find(reference), alias
+    except NotFound as error:
+        raise NotFound(f"could not get container for {reference}: {error}") from error
+
+
 def linked(core: Core, record: Record) -> list[tuple[Record, str]]:
     """Return the containers that *record* links to, with their aliases.
 
@@ -33,8 +47,7 @@ def linked(core: Core, record: Record) -> list[tuple[Record, str]]:
     """
     answer = []
     for link in record.host.links or []:
-        reference, alias = split_link(link)
-        child = core.registry.find(reference)
+        child, alias = link_target(core, link)
         if not child.state.is_live:
             raise System(
                 f"Cannot link to a non running container: {child.display_name} AS "

@@ -22,6 +22,8 @@ from satsuma.engine.links import split_link
 
 _log = logging.getLogger(__name__)
 
+_NO_NAME = "Error when allocating new name: "
+
 
 async def remove(core: Core, reference: str, *, force: bool, volumes: bool) -> None:
     """Remove a container by a client's wish.
@@ -115,12 +117,12 @@ async def remove_link(core: Core, name: str) -> None:
         Conflict, System: no such link.
     """
     parent, _, alias = name.strip("/").rpartition("/")
+    try:
+        record = core.registry.find(parent or alias)
+    except NotFound:
+        raise NotFound(f"No such container: {name}") from None
     if not parent:
         raise System("Conflict, cannot remove the default link name of the container")
-    try:
-        record = core.registry.find(parent)
-    except NotFound:
-        raise System(f"Cannot get parent /{parent} for link name /{parent}/{alias}")
     async with core.locks.hold(record.id):
         record = core.current(record)
         kept = [link for link in record.host.links or [] if split_link(link)[1] != alias]
@@ -189,12 +191,22 @@ async def rename(core: Core, reference: str, new_name: str) -> None:
     if not new_name:
         raise InvalidParameter("Neither old nor new names may be empty")
     record = core.registry.find(reference)
-    name = check_name(new_name)
+    try:
+        name = check_name(new_name)
+    except InvalidParameter:
+        # The name as it would be: with a slash.
+        raise InvalidParameter(
+            f"{_NO_NAME}Invalid container name (/{new_name.removeprefix('/')}), "
+            "only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+        ) from None
     async with core.locks.hold(record.id):
         record = core.current(record)
         if record.name == name:
             raise InvalidParameter("Renaming a container with the same name as its current name")
-        core.registry.reserve(name, record.id)
+        try:
+            core.registry.reserve(name, record.id)
+        except Conflict as error:
+            raise Conflict(f"{_NO_NAME}{error}") from error
         old = record.display_name
         try:
             record = core.save(structs.replace(record, name=name))

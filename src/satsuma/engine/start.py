@@ -24,6 +24,7 @@ from satsuma.container import Event, Health, Record
 from satsuma.container.devices import host_devices
 from satsuma.container.health import probe_command
 from satsuma.container.oci import Plan, plan_config
+from satsuma.container.validate import CREATE_FAILED
 from satsuma.engine import attach, endpoints, explain, health, remove, supervise
 from satsuma.engine.actors import Actor, close_attaches
 from satsuma.engine.attach import console_size
@@ -48,10 +49,9 @@ TINI_PATHS = (
 _NAMESPACES = {"ipc": "ipc_mode", "pid": "pid_mode", "network": "network_mode"}
 _PROC_NAMES = {"ipc": "ipc", "pid": "pid", "network": "net"}
 _seccomp_cache: dict[str, bytes] = {}
-CREATE_FAILED = (
-    "failed to create task for container: failed to create shim task: OCI runtime create failed: "
-    "runc create failed: "
-)
+_DAEMONS_OWN = ("unable to find user ", "unable to find group ", "uids and gids must be in range ")
+"""What dockerd finds out itself, in the container's files, before it asks runc."""
+_NO_DIRECTORY = re.compile(r'chdir to cwd \("(.*)"\) set in config\.json failed: not a directory', re.DOTALL)
 
 
 async def start(core: Core, reference: str) -> bool:
@@ -123,15 +123,17 @@ async def allocate_network(core: Core, record: Record) -> Sandbox | None:
     if core.config.bridge == "none" and any(spec.network == "bridge" for spec in specs):
         # As with dockerd's --bridge=none: what belongs to no network of its own has loopback only, and starts.
         specs, ports = [EndpointSpec(network="none")], []
-    sandbox = await core.networks.allocate(
-        record.id,
-        specs,
-        ports,
-        record.config.hostname,
-        name=record.name,
-        dns=tuple(record.host.dns or core.config.dns),
-    )
-    return sandbox
+    try:
+        return await core.networks.allocate(
+            record.id,
+            specs,
+            ports,
+            record.config.hostname,
+            name=record.name,
+            dns=tuple(record.host.dns or core.config.dns),
+        )
+    except NotFound as error:
+        raise NotFound(f"failed to set up container networking: {error}") from error
 
 
 def _network_event(core: Core, record: Record, action: str, name: str, network_id: str) -> None:
@@ -170,6 +172,8 @@ async def _launch(
     if sandbox is not None:
         write_etc_files(core, record, sandbox, link_hosts(links))
         record = structs.replace(record, network=endpoints.live_state(record, sandbox))
+    if record.host.ipc_mode.startswith("container:"):
+        namespace_owner(core, "ipc", record.host.ipc_mode)
     await sources.resolve()
     attach_volumes(core, record, actor)
     for name, info in sandbox.endpoints.items() if sandbox is not None else ():
@@ -304,19 +308,25 @@ def namespace_owner(core: Core, kind: str, mode: str) -> Record:
         System, Conflict, NotFound: Docker's words.
     """
     reference = mode.partition(":")[2]
-    words = {"ipc": "failed to join IPC namespace: ", "pid": "failed to join PID namespace: ", "network": ""}[
-        kind
-    ]
     try:
         owner = core.registry.find(reference)
     except NotFound as error:
-        raise NotFound(f"{words}{error}")
+        raise NotFound(
+            f"joining network namespace of container: {error}" if kind == "network" else str(error)
+        )
+    if kind == "network" and not owner.state.is_live:
+        raise Conflict(
+            f"cannot join network namespace of a non running container: container {owner.name} "
+            f"is {owner.state.status}"
+        )
+    words = f"failed to join {kind.upper()} namespace: "
     if not owner.state.is_live:
-        if kind == "network":
-            raise Conflict(f"cannot join network of a non running container: {owner.id}")
-        raise System(f"{words}container {reference} is not running")
+        raise System(f"{words}container {owner.id} is not running")
     if kind == "ipc" and owner.host.ipc_mode == "private":
-        raise System(f"{words}non-shareable IPC (hint: use IpcMode:shareable for the donor container)")
+        raise System(
+            f"{words}container {owner.id}: non-shareable IPC "
+            "(hint: use IpcMode:shareable for the donor container)"
+        )
     return owner
 
 
@@ -417,9 +427,16 @@ def start_error(error: EngineError) -> EngineError:
 def launch_text(error: LaunchError) -> str:
     """Return a failed start in the words of dockerd, containerd and runc, which clients match on."""
     text = str(error)
-    if not text.startswith("failed to create task"):
-        text = CREATE_FAILED + text
-    return text
+    if text.startswith("failed to create task"):
+        return text
+    reason = text.removeprefix("unable to start container process: ")
+    if reason.startswith(_DAEMONS_OWN):
+        return reason
+    if match := _NO_DIRECTORY.fullmatch(reason):
+        return f"Cannot mkdir: {match[1]} is not a directory"
+    if reason.startswith("failed to initialize logging driver"):
+        return f"failed to create task for container: {reason}"
+    return CREATE_FAILED + text
 
 
 async def _note_failure(core: Core, record: Record, error: EngineError) -> None:

@@ -168,7 +168,7 @@ async def run_ps(args: list[str], pids: list[int]) -> str:
     except FileNotFoundError:
         raise System('exec: "ps": executable file not found in $PATH')
     if code:
-        raise System(f"error running ps: {err.strip() or f'exit status {code}'}")
+        raise System(f"ps: {err.strip().partition(chr(10))[0] or f'exit status {code}'}")
     return out
 
 

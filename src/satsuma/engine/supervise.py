@@ -13,10 +13,11 @@ from msgspec import structs
 
 from satsuma.base.aio import blocking, spawn
 from satsuma.base.clock import now_ns
-from satsuma.base.errors import Conflict, EngineError, NotModified, System
+from satsuma.base.errors import Conflict, EngineError, InvalidParameter, NotModified, System
 from satsuma.base.failpoints import failpoint
 from satsuma.container import Event, Record, Status, parse_signal
 from satsuma.container.restart import next_pause, should_restart
+from satsuma.container.signals import MAX_NUMBER, RTMAX
 from satsuma.engine import endpoints, health, remove, start
 from satsuma.engine.actors import Actor
 from satsuma.engine.core import Core
@@ -195,7 +196,10 @@ async def stop(core: Core, reference: str, *, signal: str | None, timeout: int |
     record = core.registry.find(reference)
     if not record.state.is_up:
         return False
-    await stop_record(core, record, signal=signal, timeout=timeout)
+    try:
+        await stop_record(core, record, signal=signal, timeout=timeout)
+    except InvalidParameter as error:
+        raise InvalidParameter(f"cannot stop container: {reference}: {error}") from error
     return True
 
 
@@ -289,8 +293,10 @@ async def kill(core: Core, reference: str, signal: str) -> None:
     Raises:
         Conflict: `cannot kill container: x: container y is not running`.
     """
-    signum = parse_signal(signal or "SIGKILL")
     record = core.registry.find(reference)
+    signum = parse_signal(signal or "SIGKILL", limit=MAX_NUMBER)
+    if signum > RTMAX:
+        raise InvalidParameter(f"the linux daemon does not support signal {signum}")
     if not record.state.is_up:
         raise Conflict(f"cannot kill container: {reference}: container {record.id} is not running")
     if record.state.status is Status.RESTARTING:

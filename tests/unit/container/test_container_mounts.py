@@ -135,7 +135,7 @@ def test_tmpfs_options() -> None:
         "exec",
         "size=2m",
     ]
-    with pytest.raises(InvalidParameter, match='Invalid tmpfs option "bogus"'):
+    with pytest.raises(InvalidParameter, match='invalid tmpfs option "bogus"'):
         merge_tmpfs_options(["bogus"])
 
 

@@ -11,7 +11,7 @@ from satsuma.base.errors import EngineError, InvalidParameter, Unsupported
 from satsuma.container.capabilities import DEFAULT_CAPABILITIES, effective_capabilities
 from satsuma.container.resources import oci_resources, parse_cpu_list, update_resources
 from satsuma.container.signals import parse_signal
-from satsuma.container.validate import HostFacts, check_create, check_name, parse_security
+from satsuma.container.validate import CREATE_FAILED, HostFacts, check_create, check_name, parse_security
 from satsuma.spec.docker import (
     CreateRequest,
     DeviceRequest,
@@ -129,7 +129,10 @@ def check(**fields: Any) -> tuple[CreateRequest, list[str]]:
             'invalid mount config for type "bind": bind source path does not exist: /not',
         ),
         ({"tmpfs": {"/": ""}}, "invalid specification: destination can't be '/'"),
-        ({"sysctls": {"kernel.panic": "1"}}, 'sysctl "kernel.panic" is not in a separate kernel namespace'),
+        (
+            {"sysctls": {"kernel.panic": "1"}},
+            f'{CREATE_FAILED}sysctl "kernel.panic" is not in a separate kernel namespace',
+        ),
         (
             {"device_requests": [DeviceRequest(driver="", capabilities=[["gpu"]])]},
             'could not select device driver "" with capabilities: [[gpu]]',
