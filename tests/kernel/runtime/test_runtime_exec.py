@@ -50,12 +50,10 @@ def test_exit_statuses(lab: Lab) -> None:
 def test_user_directory_and_environment(lab: Lab) -> None:
     spec = lab.spec("sleep", "100")
     with lab.container(spec) as (init, group):
-        process = lab.spec("sh", "-c", "id; pwd; echo $HOME", cwd="/tmp/new", user={"username": "bob"})[
-            "process"
-        ]
+        process = lab.spec("sh", "-c", "id; pwd; echo $HOME", cwd="/tmp", user={"username": "bob"})["process"]
         out = lab.exec(init, group, spec, process)[1].splitlines()
-        assert out == ["uid=1000(bob) gid=1000(bob) groups=29(audio),1000(bob)", "/tmp/new", "/home/bob"]
-        for cwd in ("/proc/self/fd/5", "/proc/1/root"):
+        assert out == ["uid=1000(bob) gid=1000(bob) groups=29(audio),1000(bob)", "/tmp", "/home/bob"]
+        for cwd in ("/proc/self/fd/5", "/proc/1/root", "/tmp/new"):
             with pytest.raises(StartFailed):
                 lab.exec(init, group, spec, lab.spec("pwd", cwd=cwd)["process"])
 
