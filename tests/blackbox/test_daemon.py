@@ -88,6 +88,42 @@ def test_live_restore_false_stops_the_containers() -> None:
         assert client("inspect", "--format", "{{.State.Status}}", container) == "exited"
 
 
+def test_restart_policies_when_the_daemon_comes_back() -> None:
+    """What dockerd 28.5 does with each policy, running and stopped by hand, over a stop and a start of the daemon."""
+    with harness.private_daemon("--live-restore=false") as daemon:
+        harness.bootstrap_busybox(daemon)
+        client = harness.Client("satsuma", daemon)
+        for policy in ("no", "always", "unless-stopped", "on-failure"):
+            client("run", "-d", "--name", f"up-{policy}", "--restart", policy, "busybox", "sleep", "1000")
+            client(
+                "run", "-d", "--name", f"stopped-{policy}", "--restart", policy, "busybox", "sleep", "1000"
+            )
+            client("stop", "-t", "0", f"stopped-{policy}")
+        client("create", "--name", "created", "--restart", "always", "busybox")
+        client("run", "-d", "--name", "paused", "--restart", "always", "busybox", "sleep", "1000")
+        client("pause", "paused")
+        daemon.terminate()
+        daemon.start()
+        expected = {
+            "up-no": "exited",
+            "up-always": "running",
+            "up-unless-stopped": "running",
+            "up-on-failure": "running",
+            "stopped-no": "exited",
+            "stopped-always": "running",
+            "stopped-unless-stopped": "exited",
+            "stopped-on-failure": "running",
+            "created": "created",
+            "paused": "running",
+        }
+
+        def states() -> dict[str, str]:
+            lines = client("ps", "-a", "--format", "{{.Names}} {{.State}}").splitlines()
+            return dict(line.split() for line in lines)
+
+        harness.eventually(lambda: states() == expected, message=str(states()))
+
+
 def test_killed_daemon_loses_nothing(own: harness.Daemon) -> None:
     client = harness.Client("satsuma", own)
     talker = client(

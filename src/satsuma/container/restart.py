@@ -33,14 +33,17 @@ def next_pause(previous: float, ran_for: float) -> float:
     return min(previous * 2, LONGEST_PAUSE)
 
 
-def should_start_at_boot(policy: RestartPolicy, *, was_up: bool, stopped_by_hand: bool) -> bool:
+def should_start_at_boot(
+    policy: RestartPolicy, *, exit_code: int, restart_count: int, stopped_by_hand: bool
+) -> bool:
     """Tell whether a daemon that starts should bring this container up.
 
-    `always` comes up even after a manual stop; `unless-stopped` does not; the others only go on with what was
-    running when the daemon or the machine died.
+    A manual stop counts for `unless-stopped` only: `always` comes up, and so does `on-failure` after any code but 0,
+    which is what a stopped container usually has (observed on dockerd 28.5).
     """
-    if policy.name == "always":
-        return True
-    if policy.name == "unless-stopped":
-        return not stopped_by_hand
-    return policy.name == "on-failure" and was_up and not stopped_by_hand
+    return should_restart(
+        policy,
+        exit_code=exit_code,
+        restart_count=restart_count,
+        stopped_by_hand=stopped_by_hand and policy.name == "unless-stopped",
+    )

@@ -36,8 +36,7 @@ async def recover(core: Core) -> None:
     for record in was_up:
         async with core.locks.hold(record.id):
             await _take_up(core, core.current(record), monitors.get(record.id))
-    up = {record.id for record in was_up}
-    core.background("boot:containers", _start_at_boot(core, up))
+    core.background("boot:containers", _start_at_boot(core))
 
 
 async def _reconnect(core: Core, records: list[Record]) -> dict[str, Monitor]:
@@ -120,7 +119,7 @@ async def _take_up(core: Core, record: Record, monitor: Monitor | None) -> None:
     actor.restart = spawn(f"restart:{record.short_id}", supervise.restart_later(core, record.id, 0.1))
 
 
-async def _start_at_boot(core: Core, was_up: set[str]) -> None:
+async def _start_at_boot(core: Core) -> None:
     """Start what its restart policy wants up, and remove what `--rm` should have removed."""
     # Those that join another's namespaces come after it.
     for record in sorted(core.registry, key=lambda record: "container:" in str(_modes(record))):
@@ -134,7 +133,8 @@ async def _start_at_boot(core: Core, was_up: set[str]) -> None:
             continue
         wanted = should_start_at_boot(
             record.host.restart_policy,
-            was_up=record.id in was_up,
+            exit_code=record.state.exit_code,
+            restart_count=record.restart_count,
             stopped_by_hand=record.stopped_by_hand,
         )
         if not wanted:

@@ -54,9 +54,17 @@ def test_the_pause_doubles_up_to_a_minute_and_forgets_after_a_good_run(runs: lis
 
 
 def test_boot() -> None:
-    assert should_start_at_boot(RestartPolicy(name="always"), was_up=False, stopped_by_hand=True)
-    assert not should_start_at_boot(RestartPolicy(name="unless-stopped"), was_up=True, stopped_by_hand=True)
-    assert not should_start_at_boot(RestartPolicy(name="no"), was_up=True, stopped_by_hand=False)
+    def starts(name: str, code: int, *, by_hand: bool, most: int = 0) -> bool:
+        policy = RestartPolicy(name=name, maximum_retry_count=most)
+        return should_start_at_boot(policy, exit_code=code, restart_count=2, stopped_by_hand=by_hand)
+
+    assert starts("always", 0, by_hand=True)
+    assert starts("unless-stopped", 0, by_hand=False)
+    assert not starts("unless-stopped", 137, by_hand=True)
+    assert starts("on-failure", 137, by_hand=True)
+    assert not starts("on-failure", 0, by_hand=False)
+    assert not starts("on-failure", 137, by_hand=False, most=2)
+    assert not starts("no", 1, by_hand=False)
 
 
 def result(code: int, at: float) -> ProbeResult:
