@@ -115,6 +115,18 @@ def test_names_and_signals(client: harness.Client) -> None:
         client("rm", "-f", "one1", "two2")
 
 
+def test_what_cannot_be_fetched(client: harness.Client, tmp_path: Path) -> None:
+    url = "http://127.0.0.1:1/x"
+    done = client.run("build", "-", input=f"FROM busybox\nADD {url} /\n", check=False)
+    assert done.returncode == 1
+    assert f'ADD failed: Get "{url}": ' in done.stderr and "connection refused" in done.stderr
+    done = client.run("import", url, check=False)
+    assert done.returncode == 1
+    assert f'Get "{url}": ' in done.stderr and "connection refused" in done.stderr
+    done = client.run("save", "-o", "/nope/x", "busybox", check=False)
+    assert "failed to save image: invalid output path: stat /nope: no such file or directory" in done.stderr
+
+
 def test_a_read_only_root_has_no_writable_files_of_the_engine(client: harness.Client) -> None:
     done = client.run(
         "run",

@@ -19,7 +19,7 @@ from typing import IO
 
 from satsuma.base.errors import InvalidParameter, System
 
-__all__ = ["Download", "download", "is_git_url", "is_url"]
+__all__ = ["Download", "DownloadFailed", "download", "is_git_url", "is_url"]
 
 # A server that says nothing for this long is given up; Docker waits for ever.
 _TIMEOUT_S = 60.0
@@ -46,6 +46,10 @@ def is_url(text: str) -> bool:
 def is_git_url(text: str) -> bool:
     """Tell whether *text* names a git repository, by Docker's rules."""
     return _GIT_URL.fullmatch(text) is not None
+
+
+class DownloadFailed(System):
+    """The server cannot be reached, or the connection broke."""
 
 
 def download(url: str, target: IO[bytes]) -> Download:
@@ -75,7 +79,8 @@ def download(url: str, target: IO[bytes]) -> Download:
         raise InvalidParameter(f"{message}: {body}" if body else message) from None
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError) as exc:
         reason = getattr(exc, "reason", exc)
-        raise System(f"error downloading {url}: {reason}") from exc
+        words = (reason.strerror or str(reason)).lower() if isinstance(reason, OSError) else str(reason)
+        raise DownloadFailed(f'Get "{url}": {words}') from exc
     except ValueError as exc:
         raise InvalidParameter(f"invalid URL {url}: {exc}") from None
     return Download(

@@ -14,10 +14,10 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from satsuma.base.errors import InvalidParameter
+from satsuma.base.errors import InvalidParameter, System
 from satsuma.build.contenthash import file_checksum, join_checksums, tree_checksums
 from satsuma.build.context import Workspace
-from satsuma.build.download import download, is_git_url, is_url
+from satsuma.build.download import DownloadFailed, download, is_git_url, is_url
 from satsuma.linux.root import Root
 from satsuma.wire.dockerfile import Add, Copy
 from satsuma.wire.patterns import BadPattern, Glob, Matcher, clean, has_wildcards
@@ -104,6 +104,8 @@ class Resolver:
             found += [self._text(text.name, text.text) for text in instruction.texts]
         except InvalidParameter as exc:
             raise InvalidParameter(f"{keyword} failed: {exc}") from exc.__cause__
+        except DownloadFailed as exc:
+            raise System(f"{keyword} failed: {exc}") from exc.__cause__
         except OSError as exc:
             raise InvalidParameter(f"{keyword} failed: {exc.strerror or exc}") from exc
         if not found:

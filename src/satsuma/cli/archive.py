@@ -80,7 +80,8 @@ def check_directory(path: str, what: str) -> None:
     """
     directory = os.path.dirname(path) or "."
     if path and not os.path.isdir(directory):
-        raise CliError(f'failed to {what}: invalid output path: directory "{directory}" does not exist')
+        reason = "not a directory" if os.path.lexists(directory) else "no such file or directory"
+        raise CliError(f"failed to {what}: invalid output path: stat {directory}: {reason}")
 
 
 def export(session: Session, flags: Flags) -> None:

@@ -253,11 +253,12 @@ def _local_source(path: str, *, follow: bool) -> tuple[str, bool]:
     """Return what to pack and whether it is a directory; a slash at the end follows a link as `-L` does."""
     import stat
 
+    wants_directory = names_directory(path)
     try:
-        if follow or names_directory(path):
+        if follow or wants_directory:
             path = os.path.realpath(path, strict=True)
         info = os.lstat(path)
-        if names_directory(path) and not stat.S_ISDIR(info.st_mode):
+        if wants_directory and not stat.S_ISDIR(info.st_mode):
             raise CliError("not a directory")
     except OSError as error:
         clean = path.rstrip("/")

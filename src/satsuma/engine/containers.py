@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 from msgspec import structs
 
 from satsuma.base.aio import blocking
-from satsuma.base.errors import EngineError, InvalidParameter, System
+from satsuma.base.errors import Conflict, EngineError, InvalidParameter, System
 from satsuma.container import Record
 from satsuma.container.inspect import inspect_json
 from satsuma.container.listing import Selection, check_ps_filters, select, summaries
@@ -344,7 +344,10 @@ async def update(core: Core, reference: str, body: UpdateRequest) -> Names:
         check_restart_policy(body.restart_policy)
     async with core.locks.hold(record.id):
         record = core.current(record)
-        host = update_resources(record.host, body)
+        try:
+            host = update_resources(record.host, body)
+        except Conflict as error:
+            raise Conflict(f"Cannot update container {record.id}: {error}") from error
         if body.restart_policy is not None and body.restart_policy.name:
             if host.auto_remove and body.restart_policy.name != "no":
                 raise InvalidParameter(

@@ -148,7 +148,9 @@ def _download(url: str) -> BinaryIO:
     try:
         body: BinaryIO = urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT)
     except (OSError, ValueError) as error:
-        raise System(f"failed to GET {url}: {error}") from error
+        reason = getattr(error, "reason", error)
+        words = (reason.strerror or str(reason)).lower() if isinstance(reason, OSError) else str(reason)
+        raise System(f'Get "{url}": {words}') from error
     return body
 
 
