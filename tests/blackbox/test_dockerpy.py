@@ -72,7 +72,7 @@ def test_archives(py: docker.DockerClient) -> None:
 
 def test_build_commit_save_load(py: docker.DockerClient) -> None:
     image, log = py.images.build(
-        fileobj=io.BytesIO(b"FROM busybox\nRUN echo built >/built\nLABEL a=b\n"), tag="py:1"
+        rm=True, fileobj=io.BytesIO(b"FROM busybox\nRUN echo built >/built\nLABEL a=b\n"), tag="py:1"
     )
     assert any("Successfully built" in line.get("stream", "") for line in log)
     assert image.labels == {"a": "b"}
