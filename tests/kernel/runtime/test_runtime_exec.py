@@ -130,12 +130,8 @@ def test_a_scanner_inside_never_sees_the_host(lab: Lab) -> None:
     overlay = lab.overlay()
     spec = lab.spec("sh", "-c", SCANNER)
     with lab.container(spec, overlay=overlay) as (init, group):
-        deadline = time.monotonic() + 2
-        count = 0
-        while time.monotonic() < deadline and count < 150:
+        for _ in range(60):  # a number, not a time: a slow machine tries as often
             assert lab.exec(init, group, spec, lab.spec("true")["process"])[0] == 0
-            count += 1
-        assert count > 5
         seen = (Path(overlay["upperdir"]) / "tmp/seen").read_text(errors="replace")
     assert "python" not in seen and "/usr" not in seen and "satsuma" not in seen
 
