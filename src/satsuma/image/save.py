@@ -74,13 +74,15 @@ def save(catalog: Catalog, names: Sequence[str]) -> Iterator[bytes]:
         NoSuchImage: a name means nothing.
         DataLoss: a layer is damaged, in the middle of the stream.
     """
-    selected = select(catalog, names)
-    stack: dict[str, list[Layer]] = {
-        image.id: [catalog.store.layers.get(chain_id) for chain_id in image.chain_ids]
-        for image, _ in selected
-    }
-    pinned = [chain_id for image, _ in selected for chain_id in image.chain_ids]
-    catalog.store.layers.pin(pinned)
+    # One look at names, tags and layers: an image that is untagged or removed meanwhile is saved whole or not at all.
+    with catalog.lock:
+        selected = select(catalog, names)
+        stack: dict[str, list[Layer]] = {
+            image.id: [catalog.store.layers.get(chain_id) for chain_id in image.chain_ids]
+            for image, _ in selected
+        }
+        pinned = [chain_id for image, _ in selected for chain_id in image.chain_ids]
+        catalog.store.layers.pin(pinned)
     return _stream(catalog, selected, stack, pinned)
 
 
