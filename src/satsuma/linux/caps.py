@@ -5,6 +5,8 @@ Source: capabilities(7), include/uapi/linux/capability.h.
 
 from __future__ import annotations
 
+import errno
+
 from satsuma.linux import prctl, syscalls
 
 TYPE_CHECKING = False
@@ -63,17 +65,21 @@ def bounding() -> int:
     return bits
 
 
-def drop_bounding(keep: int, held: int) -> None:
-    """Drop every capability of *held* that is not in *keep* from the bounding set.
+def drop_bounding(keep: int) -> None:
+    """Drop every capability that is not in *keep* from the bounding set.
 
     Needs: CAP_SETPCAP (only if there is something to drop).
     """
-    number = 0
-    drop = held & ~keep
-    while drop >> number:
-        if drop >> number & 1:
+    for number in range(64):
+        if keep >> number & 1:
+            continue
+        try:
             syscalls.prctl(prctl.PR_CAPBSET_DROP, number)
-        number += 1
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # the kernel knows no such capability, nor a higher one
+                return
+            if syscalls.prctl(prctl.PR_CAPBSET_READ, number):
+                raise
 
 
 def raise_ambient(bits: int) -> list[str]:

@@ -14,9 +14,9 @@ from satsuma.linux.cgroup import Cgroup, layout
 from satsuma.monitor.backend import StartError
 from satsuma.runtime import cradle, create
 from satsuma.runtime import exec as runtime_exec
-from satsuma.runtime.config import Config, parse, parse_process
+from satsuma.runtime.config import Config, parse
 from satsuma.runtime.errors import RuntimeFailure, StartFailed
-from satsuma.runtime.plan import Extras, plan_exec, plan_init
+from satsuma.runtime.plan import Extras, plan_init
 from satsuma.runtime.trace import Trace
 
 TYPE_CHECKING = False
@@ -120,7 +120,7 @@ class RuntimeBackend:
         Raises:
             StartError: it did not start.
         """
-        assert self._init is not None and self._extras is not None
+        assert self._init is not None
         helper, self._exec_cradle = self._exec_cradle, None
         try:
             with _start_errors():
@@ -130,11 +130,7 @@ class RuntimeBackend:
                         self._config,
                         process,
                         init_pidfd=self._init.pidfd,
-                        extras=Extras(
-                            seccomp_bpf=self._extras.seccomp_bpf,
-                            death_signal=signal.SIGKILL,
-                            keyring=self._extras.keyring,
-                        ),
+                        extras=self._exec_extras(),
                         stdio=stdio or (-1, -1, -1),
                         cgroup=self._cgroup,
                         console=size,
@@ -145,15 +141,27 @@ class RuntimeBackend:
             if helper is not None and not helper.used:
                 helper.close()
 
+    def _exec_extras(self) -> Extras:
+        assert self._extras is not None
+        return Extras(
+            seccomp_bpf=self._extras.seccomp_bpf,
+            death_signal=signal.SIGKILL,
+            keyring=self._extras.keyring,
+        )
+
     def expect_exec(self) -> bool:
         """Have the helper of an exec born ahead of time, if it could be used; True when there was none."""
         if self._exec_cradle is not None or self._cgroup is None or not cradle.takes_later(self._cgroup):
             return False
+        assert self._init is not None
+        extras = self._exec_extras()
         try:
-            self._exec_cradle = cradle.ExecCradle()
+            self._exec_cradle = cradle.ExecCradle(extras.seccomp_bpf)
+            runtime_exec.rehearse(
+                self._init.pid, cradle.sample()["process"], self._exec_cradle, extras, self._cgroup
+            )
         except OSError:
-            return False
-        plan_exec(parse_process(cradle.sample()["process"]), Extras(), join_cgroup=[], namespaces=1)
+            return self._exec_cradle is not None
         return True
 
     def forget_exec(self) -> None:

@@ -49,44 +49,55 @@ _CALLS: tuple[tuple[tuple[int, int], tuple[int, ...]], ...] = (
     ((59, 221), ()),  # execve
     ((231, 94), ()),  # exit_group
 )
+_known: dict[bytes, bool] = {}
 _COLUMN = 0 if syscalls.MACHINE == "x86_64" else 1
 
 
-def loads_before(plan: Plan) -> bool:
+def _loads_before(plan: Plan) -> bool:
     """Tell whether the filter is loaded before the birth: it has to be, and it lets us go on."""
     if not plan.filter_bpf or plan.process is None or plan.process.no_new_privileges:
         return False
     if plan.listener is not None:
         return False  # the descriptor must be in the process that the parent knows
-    bpf = plan.filter_bpf
-    return all(seccomp.verdict(bpf, numbers[_COLUMN], args) in _PASSES for numbers, args in _CALLS)
+    return consents(plan.filter_bpf)
 
 
-def give_birth(stage: Stage, sets: tuple[int, int, int, int, int], program: seccomp.Program | None) -> None:
-    """Drop all that the program must not have and fork; returns in the child only.
+def consents(bpf: bytes) -> bool:
+    """Tell whether a filter lets pass all that follows its load; remembers the last answer."""
+    if bpf not in _known:
+        _known.clear()
+        _known[bpf] = all(seccomp.verdict(bpf, numbers[_COLUMN], args) in _PASSES for numbers, args in _CALLS)
+    return _known[bpf]
 
-    Args:
-        program: the filter, if it is loaded here.
+
+def give_birth(
+    stage: Stage, sets: tuple[int, int, int, int, int], program: seccomp.Program | None
+) -> seccomp.Program | None:
+    """Drop all that the program must not have and fork; returns in the child only, with what is left to load.
+
+    The parent learns of the child by its message "P" and answers while the child goes on: `Stage.take_answer`.
     """
     _, effective, permitted, inheritable, ambient = sets
     plan = stage.plan
     process = plan.process
     assert process is not None
     kept = 0
-    if program is None and plan.filter_bpf and not process.no_new_privileges:
+    loaded = program if _loads_before(plan) else None
+    if loaded is None and plan.filter_bpf and not process.no_new_privileges:
         kept = _CAP_SYS_ADMIN
     _close_all_but(stage.sock, 3 + plan.extras.preserve_fds)
-    if program is not None:
-        program.load(plan.filter_flags)
+    if loaded is not None:
+        loaded.load(plan.filter_flags)
     syscalls.capset(effective | kept, permitted | kept, inheritable)
-    if ambient and program is not None:
+    if ambient and loaded is not None:
         caps.raise_ambient(ambient)
     if syscalls.clone(_CLONE_FLAGS):
         os._exit(0)
     os.setsid()
     if process.terminal:
         pty.set_controlling(0)
-    stage.ask_parent(b"P")
+    os.write(stage.sock, b"P")
+    return program if loaded is None else None
 
 
 def rebirth(stage: Stage, flags: int) -> None:

@@ -28,7 +28,7 @@ from satsuma.linux import caps, pidfd, prctl, seccomp, syscalls
 from satsuma.linux import mount as mounts
 from satsuma.linux.cgroup import UNIFIED, Cgroup, layout
 from satsuma.linux.root import Root
-from satsuma.runtime import default_spec, fastjson, finish, resources, stage
+from satsuma.runtime import birth, default_spec, fastjson, finish, resources, stage
 from satsuma.runtime.config import parse, parse_process
 from satsuma.runtime.errors import StepError
 from satsuma.runtime.plan import Extras, Plan, plan_exec, plan_init
@@ -127,8 +127,21 @@ class Cradle:
     def _tell(
         self, body: Json, plan: Plan, stdio: tuple[int, int, int], others: dict[str, int] | None = None
     ) -> _socket.socket:
-        extras, process = plan.extras, plan.process
+        data, fds = self._message(body, plan, stdio, others)
+        if len(data) > _MAX_MESSAGE or len(fds) > _MAX_FDS:
+            self.used = True
+            raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
         self.used = True
+        if plan.extras.trace is not None:
+            plan.extras.trace.share(self._trace_page)
+        self._sock.sendmsg([data], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fds)] if fds else [])
+        return self._sock
+
+    @staticmethod
+    def _message(
+        body: Json, plan: Plan, stdio: tuple[int, int, int], others: dict[str, int] | None
+    ) -> tuple[bytes, array.array[int]]:
+        extras, process = plan.extras, plan.process
         fds = array.array("i")
         body |= {
             "console": list(process.console_size) if process is not None else None,
@@ -139,13 +152,7 @@ class Cradle:
             "trace": extras.trace is not None,
             "extras": {name: getattr(extras, name) for name in _PLAIN_EXTRAS},
         }
-        data = fastjson.dumps(body).encode() + b"\0" + (extras.seccomp_bpf or b"")
-        if len(data) > _MAX_MESSAGE or len(fds) > _MAX_FDS:
-            raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
-        if extras.trace is not None:
-            extras.trace.share(self._trace_page)
-        self._sock.sendmsg([data], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fds)] if fds else [])
-        return self._sock
+        return fastjson.dumps(body).encode() + b"\0" + (extras.seccomp_bpf or b""), fds
 
     def close(self) -> None:
         """End a process that is not needed."""
@@ -170,6 +177,7 @@ class Cradle:
             syscalls.close_range(3, sock_fd - 1)
             syscalls.close_range(sock_fd + 1)
             sock = _socket.socket(fileno=sock_fd)
+            stage.reset_signals()
             waiting = select.poll()
             waiting.register(sock, select.POLLIN)
             self._rehearse(lambda: bool(waiting.poll(0)))
@@ -201,7 +209,9 @@ class Cradle:
             plan.extras.trace.bind(plan)
             plan.extras.trace.share(self._trace_page)
         streams = tuple(fds[index] if index >= 0 else -1 for index in body["stdio"])
-        stage.run(stage.Stage(plan, sock, streams, init_pidfd))  # type: ignore[arg-type]
+        it = stage.Stage(plan, sock, streams, init_pidfd)  # type: ignore[arg-type]
+        it.has_default_signals = True
+        stage.run(it)
 
     def _rehearse(self, is_late: Callable[[], bool]) -> None:
         rehearse(is_late)
@@ -225,8 +235,17 @@ class Cradle:
 class ExecCradle(Cradle):
     """The helper of an exec (see `birth`), born ahead of time outside of everything that is the container's."""
 
-    __slots__ = ()
+    __slots__ = ("_filter",)
     flags = 0
+
+    def __init__(self, bpf: bytes | None = None) -> None:
+        """As `Cradle`.
+
+        Args:
+            bpf: the filter that the process will probably get.
+        """
+        self._filter = bpf
+        super().__init__()
 
     def fits_exec(self, plan: Plan, cgroup: Cgroup | None) -> bool:
         """Tell whether the process can carry out *plan*."""
@@ -244,14 +263,18 @@ class ExecCradle(Cradle):
         """
         if plan.born_last:
             self._sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
-        joins = next((step.args[0] for step in plan.steps if step.name == "join_cgroup"), None)
-        body = {"process": process, "join_cgroup": joins, "namespaces": namespaces}
-        return self._tell(body, plan, stdio, {"init": init_pidfd})
+        return self._tell(_exec_body(plan, process, namespaces), plan, stdio, {"init": init_pidfd})
+
+    def rehearse_wake(self, plan: Plan, process: Json, namespaces: int) -> None:
+        """Do what `wake_exec` does but the sending, for the pages that it touches."""
+        self._message(_exec_body(plan, process, namespaces), plan, (0, 1, 2), {"init": 0})
 
     def _rehearse(self, is_late: Callable[[], bool]) -> None:
         if is_late():
             return
-        plan = plan_exec(parse_process(sample()["process"]), Extras(), join_cgroup=[], namespaces=1)
+        plan = plan_exec(
+            parse_process(sample()["process"]), Extras(seccomp_bpf=self._filter), join_cgroup=[], namespaces=1
+        )
         scratch = stage.Stage(plan, -1, (-1, -1, -1))
         with Root(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
             scratch.root = root
@@ -272,6 +295,11 @@ class ExecCradle(Cradle):
         self._run(plan, sock, body, fds, fds[body["others"]["init"]])
 
 
+def _exec_body(plan: Plan, process: Json, namespaces: int) -> Json:
+    joins = next((step.args[0] for step in plan.steps if step.name == "join_cgroup"), None)
+    return {"process": process, "join_cgroup": joins, "namespaces": namespaces}
+
+
 def _add(fds: array.array[int], fd: int) -> int:
     if fd < 0:
         return -1
@@ -281,7 +309,7 @@ def _add(fds: array.array[int], fd: int) -> int:
 
 def sample() -> Json:
     """Return the configuration of a container of no effect, as Docker's are."""
-    process = {"args": ["x"], "cwd": "/", "env": ["a=b"], "terminal": False, "user": {"uid": 0, "gid": 0}}
+    process = {"args": ["x"], "cwd": "/", "env": ["a=b"], "terminal": False, "user": {"username": ""}}
     kinds = ("mount", "pid", "ipc", "uts", "network", "cgroup")
     return {
         "ociVersion": "1.0.2",
@@ -326,8 +354,10 @@ def _rehearse_finish(plan: Plan) -> None:
         finish.refuse_unsafe_program(finish.look_path("true", env))
     except (StepError, OSError):
         pass
-    caps.drop_bounding(caps.bounding(), caps.bounding())
-    seccomp.Program(bytes(8))
+    caps.drop_bounding(-1)
+    seccomp.Program(plan.filter_bpf or bytes(8))
+    if plan.filter_bpf:
+        birth.consents(plan.filter_bpf)
     syscalls.string_array([syscalls.encode(item) for item in env])
     os.getgroups()
     syscalls.getcwd()

@@ -432,7 +432,7 @@ class Launching:
             self.init.start_time = pidfd.start_time(pid)
         except (ChildProcessError, ProcessLookupError) as error:
             raise StartFailed(f"{_PREFIX}container process was killed before it could start") from error
-        _set_oom_score(self._plan, pid)
+        # Its oom_score_adj is the helper's.
         if self.on_created is not None:
             self.on_created(self.init)
         self._reap_helper(keep=True)

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from satsuma.runtime.cradle import ExecCradle
 
 
+_own: dict[str, int] = {}
+"""Inodes of the namespaces of this process, which stays where it is."""
+
+
 def start_exec(
     init_pid: int,
     config: Config | None,
@@ -114,12 +118,29 @@ def begin_exec(
             os.close(pidfd)
 
 
+def rehearse(
+    init_pid: int, process: dict[str, Any], cradle: ExecCradle, extras: Extras, cgroup: Cgroup | None
+) -> None:
+    """Do all that `begin_exec` does before it wakes the helper, for the pages that it touches.
+
+    Raises:
+        OSError: the container is about to end.
+    """
+    flags = _foreign_namespaces(init_pid)
+    files = cgroup.join_files() if cgroup is not None else None
+    plan = plan_exec(parse_process(process), extras, join_cgroup=files, namespaces=flags)
+    if cradle.fits_exec(plan, cgroup):
+        cradle.rehearse_wake(plan, process, flags)
+
+
 def _foreign_namespaces(pid: int) -> int:
     """Return the CLONE_NEW* flags of the namespaces in which *pid* is and we are not."""
     flags = 0
     for kind, flag in ns.FLAGS.items():
         try:
-            if ns.ns_inode(pid, kind) != ns.ns_inode("self", kind):
+            if kind not in _own:
+                _own[kind] = ns.ns_inode("self", kind)
+            if ns.ns_inode(pid, kind) != _own[kind]:
                 flags |= flag
         except FileNotFoundError:
             if kind != "time":

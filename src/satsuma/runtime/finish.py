@@ -60,15 +60,15 @@ def finish(stage: Stage) -> NoReturn:
     syscalls.capset(held, held, 0)
     refuse_unsafe_program(path)
     program = seccomp.Program(stage.plan.filter_bpf) if stage.plan.filter_bpf else None
-    loads = birth.loads_before(stage.plan) if stage.plan.born_last else False
     argv = syscalls.string_array([syscalls.encode(arg) for arg in stage.args])
     envp = syscalls.string_array([syscalls.encode(item) for item in env])
     if stage.plan.born_last:
-        birth.give_birth(stage, sets, program if loads else None)
-        # Only here /proc/self is a process of the container's procfs.
-        refuse_unsafe_program(path)
-        if loads:
-            program = None
+        program = birth.give_birth(stage, sets, program)
+        try:
+            # Only here /proc/self is a process of the container's procfs.
+            refuse_unsafe_program(path)
+        finally:
+            stage.take_answer()
     if stage.plan.extras.death_signal:
         stage.at("death_signal")
         # After the last change of credentials that could clear it (prctl(2)); losing capabilities does not.
@@ -189,7 +189,7 @@ def _become_user(stage: Stage, process: Process, bounding: int) -> None:
     again = _chdir(process.cwd, first=True)
     _own_streams(stage.uid)
     stage.at("drop_bounding")
-    caps.drop_bounding(bounding, caps.bounding())
+    caps.drop_bounding(bounding)
     stage.at("become_user")
     prctl.set_keep_caps(keep=True)
     try:

@@ -57,6 +57,7 @@ class Stage:
         sock: descriptor of our end of the socket to the parent.
         root: the container's root file system, once it exists.
         procfs: mount descriptor of a procfs of our own making, -1 until needed.
+        has_default_signals: `reset_signals` has been called in this process already.
         fifo: the exec FIFO, open for writing from `start` until execve closes it.
     """
 
@@ -65,6 +66,7 @@ class Stage:
         "fifo",
         "gid",
         "groups",
+        "has_default_signals",
         "home",
         "init_pidfd",
         "plan",
@@ -82,6 +84,7 @@ class Stage:
         self.init_pidfd = init_pidfd
         self.root: Root = Root(-1)
         self.procfs = -1
+        self.has_default_signals = False
         self.fifo = -1
         self.uid = self.gid = 0
         self.groups: list[int] = []
@@ -101,6 +104,10 @@ class Stage:
     def ask_parent(self, request: bytes) -> None:
         """Send a request and wait for its answer."""
         os.write(self.sock, request)
+        self.take_answer()
+
+    def take_answer(self) -> None:
+        """Wait for the answer to a request."""
         answer = os.read(self.sock, 4096)
         if answer[:1] != b"K":
             raise StepError(answer[1:].decode("utf-8", "replace") or "parent process is gone")
@@ -188,13 +195,15 @@ def _prepare(stage: Stage) -> None:
     sys.path_hooks[:] = []
     sys.meta_path[:] = [_NoImports]
     sys.dont_write_bytecode = True
-    _reset_signals()
+    if not stage.has_default_signals:
+        reset_signals()
     _arrange_descriptors(stage)
     os.umask(0)
     os.setsid()
 
 
-def _reset_signals() -> None:
+def reset_signals() -> None:
+    """Give every signal its default action and block none."""
     # Python ignores SIGPIPE and SIGXFSZ, and an ignored signal stays ignored over execve.
     for signum in range(1, _NSIG):
         if signum in (_signal.SIGKILL, _signal.SIGSTOP):
