@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from satsuma.linux.cgroup import layout
+
 BIN = Path(sys.executable).parent
 DOCKER = shutil.which("docker")
 REFERENCE = os.environ.get("SATSUMA_TEST_REFERENCE", "")
@@ -297,3 +299,12 @@ def eventually(check: Any, *, limit: float = 30.0, message: str = "") -> Any:
         if time.monotonic() > deadline:
             raise AssertionError(message or f"{check} never became true")
         time.sleep(0.02)
+
+
+def cgroup_directories(part: str) -> list[str]:
+    """Return the directories of all control groups with *part* in their name, in every hierarchy."""
+    found = []
+    for point in dict.fromkeys(layout().mounts.values()):
+        for directory, names, _ in os.walk(point):
+            found += [f"{directory}/{name}" for name in names if part in name]
+    return found

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from harness import cgroup_directories
 from satsuma.runtime.features import example_spec
 
 ENV = {
@@ -157,8 +158,7 @@ class Runtime:
     def close(self) -> None:
         """Remove the container; nothing of it may be left."""
         self("delete", "--force", self.id)
-        left = [str(path) for path in Path("/sys/fs/cgroup").glob(f"*/{self.id}")]
-        assert not left
+        assert not cgroup_directories(self.id)
         assert not self.root.exists() or not list(self.root.iterdir())
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import cgroup_directories
 from satsuma.runtime.features import example_spec
 
 ENV = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONPATH": "src"}
@@ -86,7 +87,7 @@ def oci(tmp_path: Path) -> Iterator[Oci]:
     made = Oci(tmp_path)
     yield made
     made("delete", "--force", made.id)
-    assert not list(Path("/sys/fs/cgroup").glob(f"*/{made.id}"))
+    assert not cgroup_directories(made.id)
     assert not made.root.exists() or not list(made.root.iterdir())
 
 
