@@ -145,7 +145,9 @@ def _memory_v2(memory: Json) -> list[Write]:
     if _swappiness(memory) is not None:
         raise ConfigError("memory.swappiness is not possible with cgroup v2")
     if swap:
-        writes.append(Write(UNIFIED, "memory.swap.max", _swap_v2(limit or 0, swap)))
+        # A kernel without swap has no such file; "none" and "as much as you like" are both true there.
+        text = _swap_v2(limit or 0, swap)
+        writes.append(Write(UNIFIED, "memory.swap.max", text, optional=text in ("0", "max")))
     elif limit == _UNLIMITED:
         writes.append(Write(UNIFIED, "memory.swap.max", "max", optional=True))
     if limit:
@@ -269,8 +271,8 @@ def _block_io_v1(block_io: Json) -> list[Write]:
 
 
 def io_weight(weight: int) -> int:
-    """Convert blkio.weight (10-1000) to io.weight (1-10000)."""
-    return 1 + (weight - 10) * 9999 // 990
+    """Convert blkio.weight (10-1000; less counts as 10) to io.weight (1-10000)."""
+    return 1 + max(0, weight - 10) * 9999 // 990
 
 
 def _block_io_v2(block_io: Json) -> list[Write]:
@@ -294,6 +296,8 @@ def _hugepages(limits: list[Json], suffix: str, controller: str) -> list[Write]:
     writes = []
     for entry in limits:
         size = entry["pageSize"]
+        if "/" in size:
+            raise ConfigError(f"invalid hugepage size: {size!r}")
         writes.append(Write(controller, f"hugetlb.{size}.{suffix}", entry["limit"]))
         writes.append(Write(controller, f"hugetlb.{size}.rsvd.{suffix}", entry["limit"], optional=True))
     return writes

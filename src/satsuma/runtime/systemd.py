@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _INFINITY = (1 << 64) - 1
 _DEFAULT_PERIOD = 100000
+_IDLE_VERSION = 252  # of systemd, which takes a weight of 0 for cpu.idle since then
 _ANNOTATION = "org.systemd.property."
 _SETTABLE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
@@ -268,7 +269,7 @@ def resource_properties(resources: Json, *, v2: bool, version: int, fresh: bool 
         properties.append(("IOWeight", ("t", io_weight(weight))) if v2 else ("BlockIOWeight", ("t", weight)))
     pids = (resources.get("pids") or {}).get("limit")
     if pids is not None:
-        properties.append(("TasksMax", ("t", _or_infinity(pids))))
+        properties.append(("TasksMax", ("t", _tasks(_or_infinity(pids)))))
     for key, name in (("cpus", "AllowedCPUs"), ("mems", "AllowedMemoryNodes")):
         if cpu.get(key) and version >= 244:
             properties.append((name, ("ay", bit_mask(cpu[key]))))
@@ -279,6 +280,11 @@ def resource_properties(resources: Json, *, v2: bool, version: int, fresh: bool 
 
 def _or_infinity(value: int) -> int:
     return value if value >= 0 else _INFINITY
+
+
+def _tasks(limit: int) -> int:
+    """Return the least that systemd takes instead of 0; the exact value is written to the file (dbus-cgroup.c)."""
+    return max(1, limit)
 
 
 def _memory(memory: Json, *, v2: bool) -> list[Property]:
@@ -299,7 +305,7 @@ def _memory(memory: Json, *, v2: bool) -> list[Property]:
 
 def _cpu(cpu: Json, *, v2: bool, version: int) -> list[Property]:
     properties: list[Property] = []
-    if v2 and cpu.get("idle") and version >= 252:
+    if v2 and cpu.get("idle") and version >= _IDLE_VERSION:
         properties.append(("CPUWeight", ("t", 0)))
     elif cpu.get("shares"):
         shares = cpu["shares"]
@@ -360,12 +366,19 @@ def _is_number(text: str) -> bool:
 def _unified(unified: Json, *, version: int) -> list[Property]:
     """Return properties for those files of `unified` for which there are any; all are written as files, too."""
     properties: list[Property] = []
+    is_idle = str(unified.get("cpu.idle", "")).strip() == "1" and version >= _IDLE_VERSION
     for name, value in unified.items():
         text = str(value).strip()
-        if name in _UNIFIED_NUMBERS:
+        if name == "cpu.idle" and is_idle:
+            properties.append(("CPUWeight", ("t", 0)))
+        elif name in _UNIFIED_NUMBERS:
             if text != "max" and not _is_number(text):
                 raise ConfigError(f"unified resource {name!r} value conversion error: {text!r}")
-            properties.append((_UNIFIED_NUMBERS[name], ("t", _INFINITY if text == "max" else int(text))))
+            number = _INFINITY if text == "max" else int(text)
+            if name == "pids.max":
+                number = _tasks(number)
+            if name != "cpu.weight" or not is_idle:
+                properties.append((_UNIFIED_NUMBERS[name], ("t", number)))
         elif name == "cpu.max":
             quota, _, period = text.partition(" ")
             if (quota != "max" and not _is_number(quota)) or (period and not _is_number(period)):

@@ -132,7 +132,63 @@ def test_what_was_recorded_comes_back() -> None:
             {"AllowedCPUs": ("ay", b"\x03\x02"), "AllowedMemoryNodes": ("ay", b"\x01")},
             {"AllowedCPUs": ("ay", b"\x03\x02"), "AllowedMemoryNodes": ("ay", b"\x01")},
         ),
-        ({"pids": {"limit": 0}}, {"TasksMax": ("t", 0)}, {"TasksMax": ("t", 0)}),
+        # systemd takes no 0; the file has it.
+        ({"pids": {"limit": 0}}, {"TasksMax": ("t", 1)}, {"TasksMax": ("t", 1)}),
+        ({"unified": {"pids.max": "0"}}, {"TasksMax": ("t", 1)}, {}),
+        ({"unified": {"cpu.weight": "50", "cpu.idle": "0"}}, {"CPUWeight": ("t", 50)}, {}),
+        ({"unified": {"cpu.weight": "50", "cpu.idle": "1"}}, {"CPUWeight": ("t", 0)}, {}),
+        (
+            {"unified": {"cpu.max": "max"}},
+            {"CPUQuotaPeriodUSec": ("t", 100000), "CPUQuotaPerSecUSec": ("t", INFINITY)},
+            {},
+        ),
+        (
+            {"unified": {"memory.min": "1", "memory.low": "2", "memory.max": "4", "memory.swap.max": "0"}},
+            {
+                "MemoryMin": ("t", 1),
+                "MemoryLow": ("t", 2),
+                "MemoryMax": ("t", 4),
+                "MemorySwapMax": ("t", 0),
+            },
+            {},
+        ),
+        (
+            {"unified": {"cpuset.mems": "0", "misc.max": "res_a 3"}},
+            {"AllowedMemoryNodes": ("ay", b"\x01")},
+            {},
+        ),
+        (
+            {"memory": {"limit": 64, "swap": 64}},
+            {"MemoryMax": ("t", 64), "MemorySwapMax": ("t", 0)},
+            {"MemoryLimit": ("t", 64)},
+        ),
+        (
+            {"memory": {"limit": 64, "swap": -1, "reservation": -1}},
+            {"MemoryMax": ("t", 64), "MemorySwapMax": ("t", INFINITY), "MemoryLow": ("t", INFINITY)},
+            {"MemoryLimit": ("t", 64)},
+        ),
+        # Limits for which systemd has no property are files only.
+        (
+            {
+                "memory": {
+                    "swappiness": 5,
+                    "kernelTCP": 9,
+                    "disableOOMKiller": True,
+                    "checkBeforeUpdate": True,
+                },
+                "cpu": {"burst": 5, "realtimeRuntime": 5, "realtimePeriod": 9, "idle": 0},
+                "blockIO": {
+                    "weightDevice": [{"major": 8, "minor": 0, "weight": 5}],
+                    "throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 5}],
+                },
+                "hugepageLimits": [{"pageSize": "2MB", "limit": 4}],
+                "rdma": {"mlx5_1": {"hcaHandles": 3}},
+                "network": {"classID": 5},
+            },
+            {},
+            {},
+        ),
+        ({"blockIO": {"weight": 5}}, {"IOWeight": ("t", 1)}, {"BlockIOWeight": ("t", 5)}),
         ({"pids": {"limit": -1}}, {"TasksMax": ("t", INFINITY)}, {"TasksMax": ("t", INFINITY)}),
         ({"blockIO": {"weight": 500}}, {"IOWeight": ("t", 4950)}, {"BlockIOWeight": ("t", 500)}),
         (
@@ -161,7 +217,21 @@ def test_limits(limits: dict, v2: dict, v1: dict) -> None:
     assert _properties(limits, v2=False) == v1
 
 
+@pytest.mark.parametrize(
+    "unified",
+    [{"memory.max": "64M"}, {"pids.max": ""}, {"cpu.weight": "-5"}, {"cpu.max": "a b"}, {"cpuset.cpus": "x"}],
+)
+def test_values_of_unified_that_are_none(unified: dict) -> None:
+    with pytest.raises(ConfigError):
+        _properties({"unified": unified})
+
+
 def test_old_versions_do_not_get_what_they_do_not_know() -> None:
+    assert _properties({"cpu": {"idle": 1, "shares": 1024}}, version=251) == {"CPUWeight": ("t", 100)}
+    assert _properties({"unified": {"cpu.idle": "1", "cpu.weight": "7"}}, version=251) == {
+        "CPUWeight": ("t", 7)
+    }
+    assert _properties({"unified": {"cpuset.cpus": "0"}}, version=243) == {}
     limits = {"cpu": {"quota": 5000, "period": 10000, "cpus": "0"}}
     assert set(_properties(limits, version=243)) == {"CPUQuotaPeriodUSec", "CPUQuotaPerSecUSec"}
     assert set(_properties(limits, version=241)) == {"CPUQuotaPerSecUSec"}
