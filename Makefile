@@ -7,7 +7,7 @@ APT_PACKAGES := python3 python3-venv busybox-static debootstrap nftables tini ip
 APT_CACHE := /var/lib/apt/lists
 
 .DEFAULT_GOAL := help
-.PHONY: help system dev check format test test-unit test-tutorial demo demo-clean bench clean
+.PHONY: help system dev check format test test-unit test-tutorial test-vm demo demo-clean bench clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ test-unit: $(VENV)/dev.stamp ## Only the fast tests, which need no root
 
 test-tutorial: dev ## Only the walk through the tutorial
 	$(BIN)/python -m pytest tests/tutorial -v
+
+test-vm: dev ## What depends on the layout of cgroups, in virtual machines that have each (see ARCHITECTURE.md)
+	@$(BIN)/python tests/vm/suite.py $(SETS)
 
 demo: system $(BIN)/satsuma ## Install, start an engine, build and run examples/hello, ask it for its name (as root)
 	@scripts/demo

@@ -19,7 +19,7 @@ import harness
 settings.register_profile("satsuma", deadline=None)
 settings.load_profile("satsuma")
 
-ROOT_FOLDERS = ("kernel", "blackbox", "tutorial", "conformance")
+ROOT_FOLDERS = ("kernel", "blackbox", "tutorial", "conformance", "vm")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

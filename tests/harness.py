@@ -26,6 +26,8 @@ BIN = Path(sys.executable).parent
 DOCKER = shutil.which("docker")
 REFERENCE = os.environ.get("SATSUMA_TEST_REFERENCE", "")
 """Path of a dockerd: the black-box tests then judge that one, so that the suite is verified before it judges ours."""
+FLAGS = os.environ.get("SATSUMA_TEST_FLAGS", "").split()
+"""More flags for every daemon, so that all tests can be run in another mode."""
 START_LIMIT = 60.0
 """Seconds after which a daemon that does not answer is broken; far above what a slow machine needs."""
 
@@ -87,7 +89,7 @@ class Daemon:
         return [
             str(BIN / "satsumad"),
             *("--host", self.host, "--data-root", str(self.data_root), "--exec-root", str(self.exec_root)),
-            *("--bridge", self.bridge, *self.flags),
+            *("--bridge", self.bridge, *FLAGS, *self.flags),
         ]
 
     def start(self, **environment: str) -> Daemon:

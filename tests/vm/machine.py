@@ -35,7 +35,7 @@ KERNEL_PACKAGE = "linux-image-amd64"
 ROOT_MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay", "virtio_blk")
 GUEST_MODULES = (
     "crc32c_generic ext4 loop veth bridge br_netfilter nf_tables nft_chain_nat nft_nat nft_masq nft_ct nft_redir nft_fib_inet "
-    "nft_reject_inet bfq zram dummy"
+    "nft_reject_inet bfq zram dummy fuse tun ib_uverbs rdma_rxe"
 ).split()
 
 
@@ -292,6 +292,7 @@ def run(
         mounts = "" if systemd else LAYOUTS[layout]
         script = GUEST.format(project=PROJECT, path=path, command=command, layout=mounts, start=start)
         (out / "guest").write_text(script)
+        print(f"satsuma-vm: to follow it: tail -f {out}/output", file=sys.stderr, flush=True)
         began = time.monotonic()
         machine = subprocess.Popen(
             _arguments(kernel, directory, memory, PARAMETERS[layout, systemd]),

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import select
+import shutil
 import signal
+import struct
+import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -491,6 +495,73 @@ def test_huge_pages(group: Cgroup) -> None:
         assert "cannot set hugetlb limit" in resources.failure_text(caught.value)
 
 
+def _in_vm(why: str) -> None:
+    if not os.environ.get("SATSUMA_VM"):
+        pytest.skip(f"{why} are the whole machine's: only in the virtual machine")
+
+
+def test_huge_pages_bind(group: Cgroup) -> None:
+    _in_vm("huge pages")
+    if not group.is_v2 and "hugetlb" not in group.dirs:
+        pytest.skip("no hugetlb controller")
+    pool = Path("/proc/sys/vm/nr_hugepages")
+    pool.write_text("4")
+    try:
+        assert int(pool.read_text()) == 4
+        resources.apply(group, {"hugepageLimits": [{"pageSize": "2MB", "limit": 2 * MIB}]})
+
+        def take() -> None:
+            hugetlb = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40000  # MAP_HUGETLB
+            mmap.mmap(-1, 2 * MIB, flags=hugetlb)[0] = 1
+            try:
+                mmap.mmap(-1, 2 * MIB, flags=hugetlb)
+            except OSError as error:
+                os._exit(0 if error.errno == errno.ENOMEM else 4)
+            os._exit(3)
+
+        assert status_of(spawn(group, take)) == 0
+    finally:
+        pool.write_text("0")
+
+
+@pytest.fixture
+def rdma_device() -> Iterator[str]:
+    """A device for remote memory access, made of a network interface."""
+    _in_vm("devices for remote memory access")
+    if not Path("/sys/module/rdma_rxe").exists() or shutil.which("rdma") is None:
+        pytest.skip("no rdma_rxe, or no program `rdma`")
+
+    def do(*argv: str) -> None:
+        subprocess.run(argv, check=True, timeout=60)
+
+    do("ip", "link", "add", "satsuma-rdma", "type", "dummy")
+    do("ip", "link", "set", "satsuma-rdma", "up")
+    do("rdma", "link", "add", "rxe_test", "type", "rxe", "netdev", "satsuma-rdma")
+    yield "rxe_test"
+    do("rdma", "link", "delete", "rxe_test")
+    do("ip", "link", "delete", "satsuma-rdma")
+
+
+def test_remote_memory_access_binds(group: Cgroup, rdma_device: str) -> None:
+    resources.apply(group, {"rdma": {rdma_device: {"hcaHandles": 1, "hcaObjects": 50}}})
+    limits = group.read("rdma" if "rdma" in group.dirs else UNIFIED, "rdma.max")
+    assert limits.split() == [rdma_device, "hca_handle=1", "hca_object=50"]
+
+    def take() -> None:
+        answer = ctypes.create_string_buffer(8)
+        # IB_USER_VERBS_CMD_GET_CONTEXT of rdma/ib_user_verbs.h: lengths in words of four bytes.
+        ask = struct.pack("=IHHQ", 0, 4, 2, ctypes.addressof(answer))
+        (node,) = Path("/dev/infiniband").glob("uverbs*")
+        os.write(os.open(node, os.O_RDWR), ask)
+        try:
+            os.write(os.open(node, os.O_RDWR), ask)
+        except OSError as error:
+            os._exit(0 if error.errno == errno.EAGAIN else 4)
+        os._exit(3)
+
+    assert status_of(spawn(group, take)) == 0
+
+
 def test_what_this_kernel_lacks_is_an_error_only_when_asked_for(group: Cgroup) -> None:
     resources.apply(group, {"cpu": {"shares": 100}})
     for limits in (
@@ -536,8 +607,6 @@ def test_io_limits_and_counters(group: Cgroup) -> None:
 
         def write() -> None:
             fd = os.open(f"/dev/{name}", os.O_WRONLY | os.O_DIRECT)
-            import mmap
-
             page = mmap.mmap(-1, MIB)
             began = time.monotonic()
             for _ in range(5):

@@ -23,6 +23,8 @@ ENV = {
     "PYTHONPATH": str(Path(__file__).resolve().parents[3] / "src"),
 }
 OURS = (sys.executable, "-m", "satsuma.runtime.cli")
+FLAGS = os.environ.get("SATSUMA_TEST_OCI_FLAGS", "").split()
+"""More global flags for our runtime, so that all tests can be run in another mode."""
 RUNC = shutil.which("runc")
 APPLETS = (
     "sh ls cat id true false sleep env pwd kill tty stty readlink echo mount umount stat touch mkdir rm hostname "
@@ -59,7 +61,7 @@ class Runtime:
         self.config["process"]["terminal"] = False
         self.config["root"]["readonly"] = False
         self.args("sleep", "100")
-        self.global_flags: list[str] = []
+        self.global_flags: list[str] = list(FLAGS) if command == OURS else []
 
     @property
     def rootfs(self) -> Path:
