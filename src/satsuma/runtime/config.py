@@ -82,6 +82,7 @@ MEMORY_POLICY_FLAGS = {
     "MPOL_F_RELATIVE_NODES": 1 << 14,
     "MPOL_F_STATIC_NODES": 1 << 15,
 }
+CAPABILITY_SETS = ("bounding", "effective", "permitted", "inheritable", "ambient")
 HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 PROPAGATIONS = ("shared", "slave", "private", "unbindable", "rshared", "rslave", "rprivate", "runbindable")
 _IPC_SYSCTLS = frozenset(
@@ -212,7 +213,7 @@ class Process:
         if sets is None:
             return
         masks = []
-        for name in ("bounding", "effective", "permitted", "inheritable", "ambient"):
+        for name in CAPABILITY_SETS:
             mask, unknown = caps.mask(_strings(sets, name, "process.capabilities."))
             masks.append(mask)
             self.unknown_caps += [cap for cap in unknown if cap not in self.unknown_caps]
@@ -265,6 +266,22 @@ def _parse_io_priority(entry: Json | None) -> int | None:
     return IO_CLASSES[kind] << 13 | (_number(entry, "priority", "ioPriority.", high=7) or 0)
 
 
+def _parse_memory_policy(entry: Json | None) -> tuple[int, list[int]] | None:
+    """Return (mode and flags, nodes) for set_mempolicy(2)."""
+    if entry is None:
+        return None
+    where = "linux.memoryPolicy."
+    mode = _typed(entry, "mode", str, where) or ""
+    if mode not in MEMORY_POLICIES:
+        raise ConfigError(f"invalid memory policy mode {mode!r}")
+    bits = MEMORY_POLICIES[mode]
+    for flag in _strings(entry, "flags", where):
+        if flag not in MEMORY_POLICY_FLAGS:
+            raise ConfigError(f"invalid memory policy flag {flag!r}")
+        bits |= MEMORY_POLICY_FLAGS[flag]
+    return bits, parse_cpu_list(_typed(entry, "nodes", str, where) or "")
+
+
 _MAX_CPUS = 8192
 _CPU_DIGITS = 10
 
@@ -309,6 +326,7 @@ class Config:
         "intel_rdt",
         "linux",
         "masked_paths",
+        "memory_policy",
         "mounts",
         "namespaces",
         "net_devices",
@@ -352,14 +370,15 @@ class Config:
         self.readonly_paths = _strings(linux, "readonlyPaths", "linux.")
         self.seccomp = _checked_seccomp(_typed(linux, "seccomp", dict, "linux."))
         self.sysctl = _string_map(linux, "sysctl", "linux.")
-        self.uid_mappings = _parse_mappings(_objects(linux, "uidMappings", "linux."))
-        self.gid_mappings = _parse_mappings(_objects(linux, "gidMappings", "linux."))
+        self.uid_mappings = parse_mappings(_objects(linux, "uidMappings", "linux."))
+        self.gid_mappings = parse_mappings(_objects(linux, "gidMappings", "linux."))
         self.time_offsets: Json = _typed(linux, "timeOffsets", dict, "linux.") or {}
         propagation = _typed(linux, "rootfsPropagation", str, "linux.")
         if propagation and propagation not in PROPAGATIONS:
             raise ConfigError(f"rootfsPropagation={propagation} is not supported")
         self.net_devices = _parse_net_devices(_typed(linux, "netDevices", dict, "linux.") or {})
         self.intel_rdt: Json | None = _typed(linux, "intelRdt", dict, "linux.")
+        self.memory_policy = _parse_memory_policy(_typed(linux, "memoryPolicy", dict, "linux."))
         personality = _typed(linux, "personality", dict, "linux.")
         if personality is not None:
             if personality.get("domain") not in ("LINUX", "LINUX32"):
@@ -476,8 +495,10 @@ def _parse_namespaces(entries: list[Json]) -> dict[str, str]:
     return found
 
 
-def _parse_mappings(entries: list[Json]) -> list[tuple[int, int, int]]:
-    """Return (container id, host id, size)."""
+def parse_mappings(entries: list[Json]) -> list[tuple[int, int, int]]:
+    """Return (container id, host id, size) of each entry of `uidMappings` or `gidMappings`."""
+    if not all(isinstance(entry, dict) for entry in entries):
+        raise ConfigError("malformed spec file: mappings must be a list of objects")
     return [
         (
             _number(entry, "containerID", "mappings.") or 0,

@@ -6,6 +6,7 @@ Source: runc exec.go (getProcess).
 from __future__ import annotations
 
 from satsuma.runtime import fastjson
+from satsuma.runtime.config import CAPABILITY_SETS
 from satsuma.runtime.errors import ConfigError, RuntimeFailure, error_text
 
 TYPE_CHECKING = False
@@ -28,7 +29,7 @@ def process_from(config: Json, values: Json, args: list[str]) -> Json:
         raise ConfigError("process args cannot be empty")
     process["args"] = args
     process["terminal"] = bool(values.get("tty"))
-    process["env"] = [*process.get("env", []), *values.get("env", [])]
+    process["env"] = [*(process.get("env") or []), *values.get("env", [])]
     process["user"] = _user(dict(process.get("user") or {}), values)
     for flag, key in (("cwd", "cwd"), ("apparmor", "apparmorProfile"), ("process-label", "selinuxLabel")):
         if values.get(flag):
@@ -69,13 +70,13 @@ def _user(user: Json, values: Json) -> Json:
         if colon:
             user["gid"] = _number(gid, "gid")
     for gid in values.get("additional-gids", []):
-        user["additionalGids"] = [*user.get("additionalGids", []), _number(gid, "additional gid")]
+        user["additionalGids"] = [*(user.get("additionalGids") or []), _number(gid, "additional gid")]
     return user
 
 
 def _capabilities(sets: Json, added: list[str]) -> Json:
     """Add capabilities to the three sets that matter; ambient follows only if it is there already."""
-    result = {name: list(names or []) for name, names in sets.items()}
+    result = {name: list(sets.get(name) or []) for name in CAPABILITY_SETS}
     for cap in added:
         for name in ("bounding", "effective", "permitted"):
             if cap not in result.setdefault(name, []):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 
 from satsuma.linux import syscalls as sys
+from satsuma.runtime.config import parse_mappings
 from satsuma.runtime.errors import ConfigError
 
 TYPE_CHECKING = False
@@ -136,10 +137,10 @@ def parse_mount(raw: dict[str, Any], bundle: str = "/") -> MountSpec:
         raise ConfigError("mount without a destination")
     if os.path.normpath("/" + destination.lstrip("/")) == "/":
         raise ConfigError(f"invalid mount destination {destination!r}: cannot mount over the root directory")
-    if any("\0" in text for text in (destination, raw.get("type") or "", raw.get("source") or "")):
+    spec = MountSpec(destination, _text(raw, "type"), _text(raw, "source"))
+    if any("\0" in text for text in (destination, spec.fstype, spec.source)):
         raise ConfigError(f"mount {destination!r}: a path or type contains a NUL character")
-    spec = MountSpec(destination, raw.get("type") or "", raw.get("source") or "")
-    for option in raw.get("options") or []:
+    for option in _list(raw, "options"):
         if not isinstance(option, str) or "\0" in option:
             raise ConfigError(f"options of mount {destination} must be strings")
         _apply_option(spec, option)
@@ -156,6 +157,20 @@ def parse_mount(raw: dict[str, Any], bundle: str = "/") -> MountSpec:
     if spec.copy_up and spec.fstype != "tmpfs":
         raise ConfigError(f"option tmpcopyup of mount {destination} is for tmpfs only")
     return spec
+
+
+def _text(raw: dict[str, Any], key: str) -> str:
+    value = raw.get(key) or ""
+    if not isinstance(value, str):
+        raise ConfigError(f"malformed spec file: mounts.{key} has the wrong type")
+    return value
+
+
+def _list(raw: dict[str, Any], key: str) -> list[Any]:
+    value = raw.get(key) or []
+    if not isinstance(value, list):
+        raise ConfigError(f"malformed spec file: mounts.{key} has the wrong type")
+    return value
 
 
 def _apply_option(spec: MountSpec, option: str) -> None:
@@ -194,13 +209,8 @@ def _data_pairs(option: str) -> list[tuple[str, str | None]]:
 
 
 def _read_idmap(spec: MountSpec, raw: dict[str, Any]) -> None:
-    for key in ("uidMappings", "gidMappings"):
-        entries = raw.get(key) or []
-        maps = [(e.get("containerID", 0), e.get("hostID", 0), e.get("size", 0)) for e in entries]
-        if key == "uidMappings":
-            spec.uid_mappings = maps
-        else:
-            spec.gid_mappings = maps
+    spec.uid_mappings = parse_mappings(_list(raw, "uidMappings"))
+    spec.gid_mappings = parse_mappings(_list(raw, "gidMappings"))
     if bool(spec.uid_mappings) != bool(spec.gid_mappings):
         raise ConfigError(f"mount {spec.destination}: both uidMappings and gidMappings must be given")
     if spec.uid_mappings and not spec.idmap:

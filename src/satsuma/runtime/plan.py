@@ -10,14 +10,7 @@ Source: runtime-spec runtime.md#lifecycle; runc libcontainer/{rootfs_linux,stand
 from __future__ import annotations
 
 from satsuma.linux import caps, lsm, ns, seccomp, syscalls
-from satsuma.runtime.config import (
-    MEMORY_POLICIES,
-    MEMORY_POLICY_FLAGS,
-    Config,
-    Process,
-    normalise_sysctl,
-    parse_cpu_list,
-)
+from satsuma.runtime.config import Config, Process, normalise_sysctl
 from satsuma.runtime.errors import ConfigError
 from satsuma.runtime.mounts import MountSpec, parse_mount
 
@@ -550,21 +543,8 @@ def _plan_identity(plan: Plan, config: Config) -> None:
     personality = config.linux.get("personality")
     if personality:
         plan.add("personality", {"LINUX": 0x0, "LINUX32": 0x8}[personality["domain"]])
-    memory_policy = config.linux.get("memoryPolicy")
-    if memory_policy:
-        plan.add("memory_policy", *_memory_policy(memory_policy))
-
-
-def _memory_policy(raw: dict[str, Any]) -> tuple[int, list[int]]:
-    mode = raw.get("mode") or ""
-    if mode not in MEMORY_POLICIES:
-        raise ConfigError(f"invalid memory policy mode {mode!r}")
-    bits = MEMORY_POLICIES[mode]
-    for flag in raw.get("flags") or []:
-        if flag not in MEMORY_POLICY_FLAGS:
-            raise ConfigError(f"invalid memory policy flag {flag!r}")
-        bits |= MEMORY_POLICY_FLAGS[flag]
-    return bits, parse_cpu_list(raw.get("nodes") or "")
+    if config.memory_policy is not None:
+        plan.add("memory_policy", *config.memory_policy)
 
 
 def plan_exec(

@@ -64,6 +64,84 @@ class Write:
         return f"cgroup {self.controller or 'unified'}: {self.name} = {self.value}"
 
 
+_INT, _UINT, _SHORT, _WORD = "int64", "uint64", "uint16", "uint32"
+# Go's types of the specification: (lowest, highest).
+_RANGES = {
+    _INT: (-(1 << 63), (1 << 63) - 1),
+    _UINT: (0, (1 << 64) - 1),
+    _SHORT: (0, (1 << 16) - 1),
+    _WORD: (0, (1 << 32) - 1),
+}
+_DEVICE = {"major": _INT, "minor": _INT}
+_RATES = [{**_DEVICE, "rate": _UINT}]
+# A list stands for a list of such objects, "*" for any key.
+_SHAPES: dict[str, Any] = {
+    "memory": {
+        **dict.fromkeys(("limit", "reservation", "swap", "kernel", "kernelTCP"), _INT),
+        "swappiness": _UINT,
+        **dict.fromkeys(("disableOOMKiller", "useHierarchy", "checkBeforeUpdate"), bool),
+    },
+    "cpu": {
+        **dict.fromkeys(("shares", "period", "burst", "realtimePeriod"), _UINT),
+        **dict.fromkeys(("quota", "realtimeRuntime", "idle"), _INT),
+        "cpus": str,
+        "mems": str,
+    },
+    "pids": {"limit": _INT},
+    "blockIO": {
+        "weight": _SHORT,
+        "leafWeight": _SHORT,
+        "weightDevice": [{**_DEVICE, "weight": _SHORT, "leafWeight": _SHORT}],
+        "throttleReadBpsDevice": _RATES,
+        "throttleWriteBpsDevice": _RATES,
+        "throttleReadIOPSDevice": _RATES,
+        "throttleWriteIOPSDevice": _RATES,
+    },
+    "hugepageLimits": [{"pageSize": str, "limit": _UINT}],
+    "network": {"classID": _WORD, "priorities": [{"name": str, "priority": _WORD}]},
+    "rdma": {"*": {"hcaHandles": _WORD, "hcaObjects": _WORD}},
+    "unified": {"*": str},
+}
+
+
+def check(resources: Json) -> None:
+    """Check the types and ranges of all limits but devices.
+
+    Raises:
+        ConfigError: which of them is wrong.
+    """
+    for key, shape in _SHAPES.items():
+        _check(resources.get(key), shape, f"linux.resources.{key}")
+
+
+def _check(value: Any, shape: Any, where: str) -> None:
+    """Check one value; absent and null are fine, and names that the specification does not know."""
+    if value is None:
+        return
+    if isinstance(shape, str):
+        low, high = _RANGES[shape]
+        if type(value) is not int:
+            raise ConfigError(f"malformed spec file: {where} has the wrong type")
+        if not low <= value <= high:
+            raise ConfigError(f"malformed spec file: {where} is out of range")
+        return
+    kind = shape if isinstance(shape, type) else type(shape)
+    if not isinstance(value, kind):
+        raise ConfigError(f"malformed spec file: {where} has the wrong type")
+    if kind is str and "\0" in value:
+        raise ConfigError(f"malformed spec file: {where} contains a NUL character")
+    if kind is list:
+        for entry in value:
+            if entry is None:
+                raise ConfigError(f"malformed spec file: {where} has the wrong type")
+            _check(entry, shape[0], where)
+    elif kind is dict:
+        for name, entry in value.items():
+            inner = shape.get(name, shape.get("*"))
+            if inner is not None:
+                _check(entry, inner, f"{where}.{name}")
+
+
 def plan_resources(resources: Json, *, v2: bool, v2_half: frozenset[str] = frozenset()) -> list[Write]:
     """Return the writes for all limits but devices, in the order in which they must be made.
 
@@ -73,6 +151,7 @@ def plan_resources(resources: Json, *, v2: bool, v2_half: frozenset[str] = froze
     Raises:
         ConfigError: limits which contradict each other or which this version of cgroups cannot express.
     """
+    check(resources)
     writes: list[Write] = []
     for key, (controller, in_v1, in_v2) in _PLANNERS.items():
         if resources.get(key):
