@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from satsuma.runtime.create import Init
     from satsuma.runtime.explainer import Explainer
     from satsuma.runtime.maker import Options
+    from satsuma.runtime.sdnotify import Relay
 
     Values = dict[str, Any]
 
@@ -164,7 +165,7 @@ def _run(context: Context, values: Values, args: list[str]) -> int:
     if foreground is not None:
         options.open_terminal = foreground.open_terminal
     try:
-        container, init = _create_and_start(context, container_id, values.get("bundle", "."), options)
+        container, init, relay = _create_and_start(context, container_id, values.get("bundle", "."), options)
     except RuntimeFailure as error:
         if foreground is not None:
             foreground.close()
@@ -174,8 +175,10 @@ def _run(context: Context, values: Values, args: list[str]) -> int:
     if explainer is not None:
         explainer.started()
     if foreground is None:
+        if relay is not None:
+            relay.wait(init.pidfd, init.pid)
         return 0
-    status = foreground.wait(init.pidfd, init.console_master_fd)
+    status = foreground.wait(init.pidfd, init.console_master_fd, relay)
     foreground.close()
     if not values.get("keep"):
         if explainer is not None:
@@ -196,19 +199,24 @@ def _explainer(options: Options) -> Explainer:
 
 def _create_and_start(
     context: Context, container_id: str, bundle: str, options: Options
-) -> tuple[state.Container, Init]:
+) -> tuple[state.Container, Init, Relay | None]:
     from satsuma.runtime import maker, manager
 
     container, init = maker.create_container(context.root, container_id, bundle, options)
     _warn_all(context, init.warnings)
+    relay = None
     try:
+        if host := os.environ.get("NOTIFY_SOCKET"):
+            from satsuma.runtime import sdnotify
+
+            relay = sdnotify.Relay(container, host)
         if options.trace is not None:
             options.trace.at("open_fifo", container.fifo)
         manager.start_container(container)
     except RuntimeFailure:
         manager.delete_container(container, force=True, warn=_warner(context))
         raise
-    return container, init
+    return container, init, relay
 
 
 def _warner(context: Context) -> Callable[[str], None]:
@@ -219,7 +227,12 @@ def _start(context: Context, values: Values, args: list[str]) -> int:
     from satsuma.runtime import manager
 
     container = state.load(context.root, _one_id(args, "start"))
-    manager.start_container(container)
+    if host := os.environ.get("NOTIFY_SOCKET"):
+        from satsuma.runtime import sdnotify
+
+        sdnotify.start(container, host)
+    else:
+        manager.start_container(container)
     if container.config.get("process") is None:
         context.entry("error", "process property must not be empty")
     return 0

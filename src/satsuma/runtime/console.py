@@ -18,6 +18,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from satsuma.runtime.sdnotify import Relay
+
 _SIGCHLD, _SIGURG, _SIGPIPE, _SIGWINCH = 17, 23, 13, 28
 _NOT_FORWARDED = frozenset((9, 19, 32, 33, _SIGCHLD, _SIGURG, _SIGPIPE, _SIGWINCH))
 
@@ -69,14 +71,20 @@ class Foreground:
             os.close(self._tty)
             self._tty = -1
 
-    def wait(self, process_fd: int, master: int | None) -> int:
-        """Serve until the process ends; return its status, 128+N for a signal."""
+    def wait(self, process_fd: int, master: int | None, relay: Relay | None = None) -> int:
+        """Serve until the process ends; return its status, 128+N for a signal.
+
+        Args:
+            relay: passes on what the container says of its readiness.
+        """
         poller = select.poll()
         poller.register(self._wake_read, select.POLLIN)
         poller.register(process_fd, select.POLLIN)
         if master is not None:
             poller.register(master, select.POLLIN)
             poller.register(self._tty, select.POLLIN)
+        if relay is not None:
+            poller.register(relay, select.POLLIN)
         while True:
             for fd, _ in poller.poll():
                 if fd == self._wake_read:
@@ -88,6 +96,8 @@ class Foreground:
                 elif fd == master:
                     if not _copy(master, self._tty):
                         poller.unregister(master)
+                elif relay is not None and fd == relay.fileno():
+                    relay.take(os.getpid())
                 elif not _copy(self._tty, master if master is not None else -1):
                     poller.unregister(self._tty)
 

@@ -16,7 +16,7 @@ from satsuma.linux.cgroup import UNIFIED, layout
 from satsuma.runtime.config import Config, Process, parse_process
 from satsuma.runtime.create import Init, Launching, begin, wake
 from satsuma.runtime.errors import StartFailed
-from satsuma.runtime.plan import Extras, plan_exec
+from satsuma.runtime.plan import Extras, inherited_steps, plan_exec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ def start_exec(
     """Start *process* in the container whose first process is *init_pid*; return after execve.
 
     Args:
-        config: the container's; gives the seccomp profile (unless *extras* has a compiled one).
+        config: the container's; gives the seccomp profile (unless *extras* has a compiled one), the personality
+            and the memory policy.
         init_pidfd: of *init_pid*, if the caller has one: then a reused pid can do no harm.
         cgroup: the container's group, which the process joins.
         console: (height, width) of the terminal, if `process.terminal`.
@@ -97,14 +98,18 @@ def begin_exec(
         flags = _foreign_namespaces(init_pid)
         # What was read by pid is true if the process still lives: the pid cannot have been reused then.
         syscalls.pidfd_send_signal(pidfd, 0)
+        inherited = inherited_steps(config)
         plan = plan_exec(
             parsed,
             extras,
             seccomp_profile=config.seccomp if config is not None else None,
             join_cgroup=cgroup.join_files() if cgroup is not None else None,
             namespaces=flags,
+            inherited=inherited,
         )
-        if cradle is not None and isinstance(process, dict) and cradle.fits_exec(plan, cgroup):
+        # The helper makes the plan anew, from the process alone.
+        fits = cradle is not None and not inherited and cradle.fits_exec(plan, cgroup)
+        if cradle is not None and fits and isinstance(process, dict):
             woken = wake(cradle, plan, lambda: cradle.wake_exec(plan, process, stdio, flags, pidfd))
             if woken is not None:
                 return woken

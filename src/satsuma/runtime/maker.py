@@ -170,6 +170,10 @@ def create_container(
         container.data.update(_first_state(raw, group, bundle, rootfs))
         # Before there is anything to remove: when we are killed, `delete --force` must know what to look for.
         container.save()
+        if os.environ.get("NOTIFY_SOCKET"):
+            from satsuma.runtime import sdnotify
+
+            sdnotify.prepare(container, config)
         init = _create(container, config, group, options, preserve)
     except BaseException:
         container.remove_directory()
@@ -290,6 +294,19 @@ def _intel_rdt(container: Container, config: Config) -> resctrl.Group | None:
     return group
 
 
+def _enter_intel_rdt(container: Container) -> None:
+    """Join the container's group of `linux.intelRdt` ourselves: what we start is born there."""
+    stored = container.data.get("intel_rdt_path")
+    if not stored:
+        return
+    from satsuma.runtime import resctrl
+
+    try:
+        resctrl.enter(stored, container.data.get("intel_rdt_made", ()), os.getpid())
+    except OSError as error:
+        raise RuntimeFailure(f"unable to join Intel RDT group {stored}: {error_text(error)}") from error
+
+
 def _deliver(init: create.Init, options: Options) -> None:
     """Hand out terminal, pidfd and pid file."""
     if options.console_socket and init.console_master_fd is not None:
@@ -378,6 +395,7 @@ def exec_process(
     )
     if options.no_new_keyring:
         extras.keyring = ""
+    _enter_intel_rdt(container)
     init = start_exec(
         container.pid,
         parse(container.config),

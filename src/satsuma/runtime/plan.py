@@ -540,11 +540,20 @@ def _plan_identity(plan: Plan, config: Config) -> None:
         plan.add("readonly_paths", config.readonly_paths)
     if config.masked_paths:
         plan.add("masked_paths", config.masked_paths)
+    plan.steps += inherited_steps(config)
+
+
+def inherited_steps(config: Config | None) -> list[Step]:
+    """Return what holds for every process of a container and is inherited from its parent, which `exec` is not."""
+    steps: list[Step] = []
+    if config is None:
+        return steps
     personality = config.linux.get("personality")
     if personality:
-        plan.add("personality", {"LINUX": 0x0, "LINUX32": 0x8}[personality["domain"]])
+        steps.append(Step("personality", {"LINUX": 0x0, "LINUX32": 0x8}[personality["domain"]]))
     if config.memory_policy is not None:
-        plan.add("memory_policy", *config.memory_policy)
+        steps.append(Step("memory_policy", *config.memory_policy))
+    return steps
 
 
 def plan_exec(
@@ -554,11 +563,13 @@ def plan_exec(
     seccomp_profile: dict[str, Any] | None = None,
     join_cgroup: list[str] | None = None,
     namespaces: int = 0,
+    inherited: list[Step] | None = None,
     held_caps: int | None = None,
 ) -> Plan:
     """Plan a further process in a running container.
 
     Args:
+        inherited: see `inherited_steps`.
         join_cgroup: files to which the process writes "0".
         namespaces: CLONE_NEW* flags to join through the pidfd of the container's init.
     """
@@ -582,6 +593,7 @@ def plan_exec(
     if process.terminal:
         plan.add("console", process.console_size)
     _plan_security_modules(plan)
+    plan.steps += inherited or ()
     return plan
 
 

@@ -14,6 +14,7 @@ from satsuma.runtime.errors import ConfigError, RuntimeFailure, error_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     Json = dict[str, Any]
@@ -56,7 +57,7 @@ class Group:
         self.shared = bool(name)
         self.directory = top if name == "/" else f"{top}/{name or container_id}"
         self.lines = _schemata(config)
-        self.monitor = f"{self.directory}/mon_groups/{container_id}" if config.get("enableMonitoring") else ""
+        self.monitor = f"{self.directory}/mon_groups/{container_id}" if _monitored(config) else ""
         self.made: list[str] = []
 
     def create(self) -> None:
@@ -117,13 +118,17 @@ class Group:
 
     def join(self, pid: int) -> None:
         """Put a process, whose children will be there too, into the group."""
-        for directory in (self.directory, self.monitor):
-            if directory:
-                fd = os.open(f"{directory}/tasks", os.O_WRONLY | os.O_CLOEXEC)
-                try:
-                    os.write(fd, str(pid).encode())
-                finally:
-                    os.close(fd)
+        enter(self.directory, [self.monitor] if self.monitor else [], pid)
+
+
+def enter(directory: str, others: Sequence[str], pid: int) -> None:
+    """Put a process into a class of service and into the other groups of a container (as in `Group.made`)."""
+    for place in (directory, *(other for other in others if other != directory)):
+        fd = os.open(f"{place}/tasks", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, str(pid).encode())
+        finally:
+            os.close(fd)
 
 
 def remove(directories: list[str]) -> None:
@@ -140,6 +145,17 @@ def _text(config: Json, key: str) -> str:
     if not isinstance(value, str):
         raise ConfigError(f"malformed spec file: linux.intelRdt.{key} has the wrong type")
     return value
+
+
+def _monitored(config: Json) -> bool:
+    """Tell whether a monitoring group is wanted: enableMonitoring, or what it replaced in version 1.3."""
+    wanted = False
+    for key in ("enableMonitoring", "enableCMT", "enableMBM"):
+        value = config.get(key) or False
+        if not isinstance(value, bool):
+            raise ConfigError(f"malformed spec file: linux.intelRdt.{key} has the wrong type")
+        wanted = wanted or value
+    return wanted
 
 
 def _schemata(config: Json) -> list[str]:

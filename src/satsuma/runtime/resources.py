@@ -118,28 +118,26 @@ def _check(value: Any, shape: Any, where: str) -> None:
     """Check one value; absent and null are fine, and names that the specification does not know."""
     if value is None:
         return
-    if isinstance(shape, str):
-        low, high = _RANGES[shape]
-        if type(value) is not int:
-            raise ConfigError(f"malformed spec file: {where} has the wrong type")
-        if not low <= value <= high:
-            raise ConfigError(f"malformed spec file: {where} is out of range")
-        return
-    kind = shape if isinstance(shape, type) else type(shape)
-    if not isinstance(value, kind):
+    kind: Any = int if isinstance(shape, str) else shape if isinstance(shape, type) else type(shape)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ConfigError(f"malformed spec file: {where} has the wrong type")
+    if kind is int and not _RANGES[shape][0] <= value <= _RANGES[shape][1]:
+        raise ConfigError(f"malformed spec file: {where} is out of range")
     if kind is str and "\0" in value:
         raise ConfigError(f"malformed spec file: {where} contains a NUL character")
     if kind is list:
+        if None in value:
+            raise ConfigError(f"malformed spec file: {where} has the wrong type")
         for entry in value:
-            if entry is None:
-                raise ConfigError(f"malformed spec file: {where} has the wrong type")
             _check(entry, shape[0], where)
     elif kind is dict:
         for name, entry in value.items():
-            inner = shape.get(name, shape.get("*"))
-            if inner is not None:
-                _check(entry, inner, f"{where}.{name}")
+            _check_entry(entry, shape.get(name, shape.get("*")), f"{where}.{name}")
+
+
+def _check_entry(value: Any, shape: Any, where: str) -> None:
+    if shape is not None:
+        _check(value, shape, where)
 
 
 def plan_resources(resources: Json, *, v2: bool, v2_half: frozenset[str] = frozenset()) -> list[Write]:

@@ -2,6 +2,7 @@
 
     <root>/<id>/state.json      0600, replaced by rename
     <root>/<id>/exec.fifo       while the container is created and not yet started
+    <root>/<id>/notify/         the container's end of sd_notify(3), if it was created with NOTIFY_SOCKET
 
 The status is computed, never stored.
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
+NOTIFY_DIRECTORY = "notify"
 _ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+.-")
 
 
@@ -134,7 +136,10 @@ class Container:
 def remove_directory(directory: str) -> None:
     """Remove a container's directory, the state last: whoever is interrupted can be repeated."""
     for name in sorted(os.listdir(directory), key=lambda name: name == "state.json"):
-        os.unlink(f"{directory}/{name}")
+        if name == NOTIFY_DIRECTORY:
+            remove_directory(f"{directory}/{name}")
+        else:
+            os.unlink(f"{directory}/{name}")
     os.rmdir(directory)
 
 

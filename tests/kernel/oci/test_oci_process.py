@@ -143,6 +143,14 @@ def test_memory_policy(box: Runtime) -> None:
     assert "invalid memory policy mode" in box.refused()
 
 
+def test_a_further_process_has_the_personality_and_the_memory_policy_too(box: Runtime) -> None:
+    box.linux["memoryPolicy"] = {"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]}
+    box.linux["personality"] = {"domain": "LINUX32"}
+    box.start()
+    assert box.ok("exec", box.id, "uname", "-m").strip() in ("i686", "armv8l", "armv7l")
+    assert int(box.ok("exec", box.id, "grep", "-c", "bind=static:0", "/proc/self/numa_maps")) > 0
+
+
 def test_capabilities_in_five_sets(box: Runtime) -> None:
     kill, chown = 1 << 5, 1 << 0
     box.process["capabilities"] = {

@@ -120,6 +120,7 @@ FULL: dict[str, Any] = {
             "memBwSchema": "MB:0=1",
             "schemata": ["L3:0=f"],
             "enableMonitoring": True,
+            "enableCMT": True,
         },
         "netDevices": {"eth0": {"name": "eth1"}},
         "cgroupsPath": "/x",

@@ -90,3 +90,27 @@ def test_what_fails_is_undone(tmp_path: Path) -> None:
 def test_impossible_configurations(tmp_path: Path, config: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         resctrl.Group(config, "id", str(tmp_path))
+
+
+@pytest.mark.parametrize("key", ["enableMonitoring", "enableCMT", "enableMBM"])
+def test_monitoring_by_its_name_in_each_version(tmp_path: Path, key: str) -> None:
+    top = make_top(tmp_path)
+    prepared(top, "guests")
+    group = resctrl.Group({"closID": "guests", key: True}, "id", str(top))
+    group.create()
+    assert group.made == [f"{top}/guests/mon_groups/id"]
+    with pytest.raises(ConfigError, match=f"{key} has the wrong type"):
+        resctrl.Group({key: "yes"}, "id", str(top))
+
+
+def test_a_further_process_enters_the_groups_of_the_container(tmp_path: Path) -> None:
+    top = make_top(tmp_path)
+    directory = prepared(top, "guests")
+    monitor = directory / "mon_groups/id"
+    monitor.mkdir()
+    (monitor / "tasks").write_text("")
+    resctrl.enter(str(directory), [str(monitor)], 88)
+    assert (directory / "tasks").read_text() == (monitor / "tasks").read_text() == "88"
+    own = prepared(top, "own")
+    resctrl.enter(str(own), [str(own)], 89)
+    assert (own / "tasks").read_text() == "89"
