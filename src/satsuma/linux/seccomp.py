@@ -358,7 +358,11 @@ def verdict(program: bytes, number: int, args: tuple[int, ...] = ()) -> int:
 
 
 def filter_flags(profile: Profile) -> int:
-    """Return the flag bits for seccomp(2)."""
+    """Return the flag bits for seccomp(2).
+
+    Raises:
+        ProfileError: unknown ones, or one that says how an agent is waited for, and no agent is asked.
+    """
     flags = profile.get("flags")
     if flags is None:
         # runc sets it when the kernel knows it (4.17): without it every filter costs a slower machine mode.
@@ -368,6 +372,8 @@ def filter_flags(profile: Profile) -> int:
         if flag not in FLAGS:
             raise ProfileError(f"seccomp flag {flag!r} is not known or not supported")
         bits |= FLAGS[flag]
+    if bits & FLAGS["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"] and not asks(profile):
+        raise ProfileError("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV without an action SCMP_ACT_NOTIFY")
     return bits
 
 

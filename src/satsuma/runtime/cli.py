@@ -472,7 +472,7 @@ _RESOURCES = (
     "memory-swap:str kernel-memory:str kernel-memory-tcp:str pids-limit:int l3-cache-schema:str mem-bw-schema:str"
 )
 _EXEC = (
-    "console-socket:str cwd:str env,e:list tty,t user,u:str additional-gids,g:list process,p:str detach,d "
+    "console-socket:str cwd:str env,e:list tty,t user,u:str additional-gids,g:ints process,p:str detach,d "
     "pid-file:str pidfd-socket:str process-label:str apparmor:str no-new-privs cap,c:list preserve-fds:int "
     "cgroup:list ignore-paused no-new-keyring"
 )

@@ -27,7 +27,7 @@ class UsageError(RuntimeFailure):
 class Flags:
     """Names, kinds and aliases of the flags of one command.
 
-    Written as "name,alias:kind"; the kinds are bool, str, int, list (may be repeated).
+    Written as "name,alias:kind"; the kinds are bool, str, int, list and ints (which may be repeated).
     """
 
     __slots__ = ("_kinds", "_names")
@@ -85,12 +85,20 @@ class Flags:
             if not rest:
                 raise UsageError(f"flag needs an argument: -{name}")
             value = rest.pop(0)
-        if kind == "int":
-            digits = value[1:] if value.startswith("-") else value
-            if not (digits.isascii() and digits.isdigit()):
-                raise UsageError(f'invalid value "{value}" for flag -{name}: parse error')
-            values[flag] = int(value)
+        if kind in ("int", "ints"):
+            number = _integer(name, value)
+            if kind == "int":
+                values[flag] = number
+            else:
+                values.setdefault(flag, []).append(number)
         elif kind == "list":
             values.setdefault(flag, []).append(value)
         else:
             values[flag] = value
+
+
+def _integer(name: str, value: str) -> int:
+    digits = value[1:] if value.startswith("-") else value
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 20):
+        raise UsageError(f'invalid value "{value}" for flag -{name}: parse error')
+    return int(value)

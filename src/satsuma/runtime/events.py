@@ -12,6 +12,7 @@ import time
 from satsuma.linux import cgroup_stats
 from satsuma.linux.cgroup import UNIFIED, Cgroup
 from satsuma.runtime import fastjson
+from satsuma.runtime.cliargs import UsageError
 from satsuma.runtime.errors import RuntimeFailure
 
 TYPE_CHECKING = False
@@ -183,7 +184,7 @@ def parse_interval(text: str) -> float:
     try:
         seconds = parse_duration(text)
     except ValueError as error:
-        raise RuntimeFailure(f'invalid value "{text}" for flag -interval: parse error') from error
+        raise UsageError(f'invalid value "{text}" for flag -interval: parse error') from error
     if seconds <= 0:
         raise RuntimeFailure("duration interval must be greater than 0")
     return seconds

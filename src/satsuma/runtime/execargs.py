@@ -70,7 +70,9 @@ def _user(user: Json, values: Json) -> Json:
         if colon:
             user["gid"] = _number(gid, "gid")
     for gid in values.get("additional-gids", []):
-        user["additionalGids"] = [*(user.get("additionalGids") or []), _number(gid, "additional gid")]
+        if not 0 <= gid < 1 << 32:
+            raise ConfigError(f"additional gid {gid} is out of range")
+        user["additionalGids"] = [*(user.get("additionalGids") or []), gid]
     return user
 
 

@@ -31,7 +31,7 @@ def features() -> dict[str, Any]:
                 "enabled": True,
                 "actions": sorted(seccomp.ACTIONS),
                 "operators": sorted(seccomp.OPERATORS),
-                "archs": sorted(seccomp.ARCHITECTURES),
+                "archs": sorted({*seccomp.ARCHITECTURES, *seccomp.FOREIGN_ARCHITECTURES}),
                 "knownFlags": sorted(seccomp.FLAGS),
                 "supportedFlags": sorted(seccomp.FLAGS),
             },

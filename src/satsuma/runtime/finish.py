@@ -121,11 +121,16 @@ def _lock(
 def _load(stage: Stage, program: seccomp.Program) -> None:
     stage.at("seccomp")
     mailbox = stage.plan.mailbox
-    if mailbox is None:
-        program.load(stage.plan.filter_flags)
-        return
-    os.write(stage.sock, b"N")
-    mailbox.post(program.load(stage.plan.filter_flags))
+    if mailbox is not None:
+        os.write(stage.sock, b"N")
+    try:
+        listener = program.load(stage.plan.filter_flags)
+    except OSError as error:
+        raise StepError(
+            f"error during container init: unable to load the seccomp filter: {error_text(error)}"
+        ) from error
+    if mailbox is not None:
+        mailbox.post(listener)
 
 
 def _set_scheduling(process: Process) -> None:

@@ -360,6 +360,9 @@ def _enter_subgroups(group: Cgroup, arguments: Sequence[str]) -> None:
         name: directory + clean_path(wanted[name]).rstrip("/") if name in wanted else directory
         for name, directory in group.dirs.items()
     }
+    for name in wanted:
+        if not os.path.isdir(group.dirs[name]):
+            raise RuntimeFailure(f"unable to join cgroup {group.dirs[name]}: no such file or directory")
 
 
 def exec_process(

@@ -449,6 +449,8 @@ def _plan_mount(plan: Plan, spec: MountSpec, config: Config, cgroup: Cgroup | No
     if spec.fstype == "cgroup" and not spec.bind:
         if cgroup is None:
             raise ConfigError("cannot mount cgroup without a cgroup")
+        if spec.data and not (cgroup.is_v2 and own_cgroupns):
+            plan.warnings.append(f"ignoring data of cgroup mount {spec.destination}")
         if cgroup.is_v2:
             plan.add("mount_cgroup2", spec, "" if own_cgroupns else cgroup.dirs[""])
         else:

@@ -139,7 +139,7 @@ def _tmpfs_options(root: Root, spec: MountSpec) -> list[tuple[str, str | None]]:
 
 
 def _finish_mount(spec: MountSpec, fd: int) -> None:
-    """Set what can be set only on an existing mount, before anybody can see it."""
+    """Set what can be set only on an existing mount: recursive attributes, propagation."""
     if spec.rec_set or spec.rec_clr:
         mounts.mount_setattr(fd, attr_set=spec.rec_set, attr_clr=_clear(spec.rec_clr), recursive=True)
     for flag, recursive in spec.propagation:
@@ -281,6 +281,7 @@ def remount(stage: Stage, spec: MountSpec) -> None:
             if spec.attr_set & syscalls.MOUNT_ATTR__ATIME:
                 attr_clr |= syscalls.MOUNT_ATTR__ATIME
             mounts.mount_setattr(fd, attr_set=spec.attr_set, attr_clr=attr_clr)
+            _finish_mount(spec, fd)
             if spec.data and not spec.bind:
                 mounts.reconfigure(fd, spec.data)
         finally:
@@ -357,6 +358,7 @@ def mount_cgroup1(stage: Stage, spec: MountSpec, entries: list[tuple[str, list[s
                 link = controller.removeprefix("name=")
                 if link != name:
                     os.symlink(name, link, dir_fd=fd)
+        _finish_mount(spec, fd)
         os.close(fd)
     except OSError as error:
         raise _fail(spec, error) from error
@@ -375,6 +377,7 @@ def mount_cgroup2(stage: Stage, spec: MountSpec, source: str) -> None:
             mounts.mount_setattr(fd, attr_set=spec.attr_set)
         else:
             fd = mounts.create("cgroup2", spec.data, source="cgroup", attr=spec.attr_set)
+        _finish_mount(spec, fd)
         target = _open_target(stage.root, spec, directory=True)
         mounts.move_mount(fd, target)
         os.close(target)

@@ -98,6 +98,8 @@ def test_exec_into_a_group_below(box: Runtime) -> None:
     assert lines["pids"].endswith("/below") and not lines["memory"].endswith("/below")
     assert "unknown controller nope" in box("exec", "--cgroup", "nope:x", box.id, "true").err
     assert "invalid --cgroup argument" in box("exec", "--cgroup", "a:b:c", box.id, "true").err
+    result = box("exec", "--cgroup", "pids:missing", box.id, "true")
+    assert result.code == 255 and f"{group}/missing: no such file or directory" in result.err
     below.rmdir()
 
 
@@ -131,6 +133,16 @@ def test_events_tell_of_statistics_and_of_memory_that_ran_out(box: Runtime) -> N
     assert events.wait(15) == 0
     kinds = [json.loads(line)["type"] for line in out.read_text().splitlines()]
     assert kinds[:2] == ["stats", "stats"] and "oom" in kinds
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("events", "--interval", "soon", "ID"), ("exec", "-g", "audio", "ID", "id"), ("exec", "-g", "", "ID")],
+)
+def test_values_that_are_none_are_wrong_usage(box: Runtime, words: tuple[str, ...]) -> None:
+    box.start()
+    result = box(*(box.id if word == "ID" else word for word in words))
+    assert result.code == 1 and result.out.startswith("Incorrect Usage: invalid value")
 
 
 def test_debug_and_log_entries(box: Runtime) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from oci_lab import Runtime
 
+from satsuma.linux.cgroup import layout
+
 
 def add(
     box: Runtime,
@@ -88,6 +90,24 @@ def test_recursive_attributes_reach_what_is_below(box: Runtime, tree: Path) -> N
         assert {"ro", "nosuid"} <= set(line(box, place)[0].split(","))
     box.config["mounts"][-1]["options"] = ["rbind", "ro"]
     assert "rw" in line(box, "/m/below")[0].split(",")
+
+
+def test_a_remount_changes_propagation_and_what_is_below_too(box: Runtime, tree: Path) -> None:
+    add(box, "/m", "bind", str(tree), ("rbind", "private"))
+    add(box, "/m", "", "", ("remount", "bind", "rshared", "rro"))
+    box.config["mounts"][-1]["source"] = "/m"  # for those who want one
+    for place in ("/m", "/m/below"):
+        fields = line(box, place)
+        assert "ro" in fields[0].split(",") and any(field.startswith("shared:") for field in fields)
+
+
+def test_cgroup_mounts_take_recursive_attributes_and_propagation(box: Runtime) -> None:
+    mount = next(entry for entry in box.config["mounts"] if entry["type"] == "cgroup")
+    mount["options"] = ["nosuid", "noexec", "nodev", "rro", "rshared", "size=1k"]
+    fields = line(box, "/sys/fs/cgroup")
+    assert "ro" in fields[0].split(",") and any(field.startswith("shared:") for field in fields)
+    box.args("true")
+    assert "ignoring data of cgroup mount" in box.run().err or layout().mode == "v2"
 
 
 def test_bind_without_what_is_below(box: Runtime, tree: Path) -> None:

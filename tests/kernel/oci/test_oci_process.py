@@ -270,6 +270,15 @@ def test_features_tell_what_the_configuration_may_ask_for(box: Runtime) -> None:
     assert linux["mountExtensions"]["idmap"]["enabled"] and linux["netDevices"]["enabled"]
     assert {"rro", "idmap", "ridmap", "tmpcopyup", "rbind"} <= set(known["mountOptions"])
     assert known["annotations"]["org.opencontainers.runc.checkpoint.enabled"] == "false"
+    box.linux["seccomp"] = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "architectures": linux["seccomp"]["archs"],
+        "flags": sorted({*linux["seccomp"]["supportedFlags"]} - {"SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"}),
+    }
+    box.args("true")
+    assert box.run().code == 0
+    box.linux["seccomp"]["flags"] = linux["seccomp"]["supportedFlags"]
+    assert "WAIT_KILLABLE_RECV without an action SCMP_ACT_NOTIFY" in box.refused()
 
 
 def test_checkpoint_and_restore_say_why_not(box: Runtime) -> None:

@@ -368,6 +368,14 @@ def test_seccomp_binds(lab: Lab) -> None:
     )
 
 
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_filter_that_the_kernel_refuses_starts_nothing(lab: Lab, strict: bool) -> None:
+    config = parse(lab.spec("true", noNewPrivileges=strict))
+    extras = Extras(overlay=lab.overlay(), seccomp_bpf=b"\xff" * 8)
+    with pytest.raises(StartFailed, match="unable to load the seccomp filter: invalid argument"):
+        create.start(config, extras=extras, cgroup=lab_group(lab))
+
+
 def test_warnings_name_unknown_capabilities(lab: Lab) -> None:
     spec = lab.spec("true")
     spec["process"]["capabilities"]["bounding"] = ["CAP_FOO"]

@@ -205,7 +205,7 @@ def attempt(raw: Any) -> str:
             explain.planned(plan)
             if config.intel_rdt is not None:
                 resctrl.Group(config.intel_rdt, "id", "/sys/fs/resctrl")
-            flags = {"cap": ["CAP_KILL"], "additional-gids": ["3"], "env": ["A=b"]}
+            flags = {"cap": ["CAP_KILL"], "additional-gids": [3], "env": ["A=b"]}
             parse_process(execargs.process_from(copy.deepcopy(raw), flags, ["x"]))
         except RuntimeFailure as error:
             return str(error)
