@@ -87,7 +87,9 @@ def give_birth(
         kept = _CAP_SYS_ADMIN
     _close_all_but(stage.sock, 3 + plan.extras.preserve_fds)
     if loaded is not None:
+        stage.at("seccomp")
         loaded.load(plan.filter_flags)
+    stage.at("birth")
     syscalls.capset(effective | kept, permitted | kept, inheritable)
     if ambient and loaded is not None:
         caps.raise_ambient(ambient)

@@ -189,10 +189,11 @@ def _run(context: Context, values: Values, args: list[str]) -> int:
     return status
 
 
-def _explainer(options: Options) -> Explainer:
+def _explainer(options: Options, *, exec_: bool = False) -> Explainer:
+    from satsuma.runtime.explain import EXEC_WORDS
     from satsuma.runtime.explainer import Explainer
 
-    explainer = Explainer()
+    explainer = Explainer(EXEC_WORDS if exec_ else None)
     options.trace = explainer.trace
     return explainer
 
@@ -348,9 +349,10 @@ def _exec(context: Context, values: Values, args: list[str]) -> int:
 
     if not args:
         raise UsageError('"exec" requires a minimum of 1 argument(s)', count=True)
-    foreground = None
+    foreground = explainer = None
     try:
         options = _options(context, values)
+        explainer = _explainer(options, exec_=True) if values.get("explain") else None
         foreground = None if options.detach else Foreground()
         container = state.load(context.root, args[0])
         process = execargs.process_from(container.config, values, args[1:])
@@ -366,8 +368,12 @@ def _exec(context: Context, values: Values, args: list[str]) -> int:
     except RuntimeFailure as error:
         if foreground is not None:
             foreground.close()
+        if explainer is not None:
+            explainer.failed()
         context.fail(f"exec failed: {error}")
         return 255
+    if explainer is not None:
+        explainer.started()
     _warn_all(context, init.warnings)
     if foreground is None:
         return 0
@@ -474,7 +480,7 @@ _RESOURCES = (
 _EXEC = (
     "console-socket:str cwd:str env,e:list tty,t user,u:str additional-gids,g:ints process,p:str detach,d "
     "pid-file:str pidfd-socket:str process-label:str apparmor:str no-new-privs cap,c:list preserve-fds:int "
-    "cgroup:list ignore-paused no-new-keyring"
+    "cgroup:list ignore-paused no-new-keyring explain"
 )
 _CRIU = (
     "image-path:str work-path:str tcp-established ext-unix-sk shell-job lazy-pages file-locks "

@@ -196,15 +196,15 @@ def launch(
     else:
         launching.go()
     launching.on_runtime_hooks = on_runtime_hooks
-    trace = plan.extras.trace
-    if trace is not None:
-        return _launch_watched(launching, trace)
-    while not launching.step():
-        pass
-    return launching.init
+    return complete(launching, plan.extras.trace)
 
 
-def _launch_watched(launching: Launching, trace: Trace) -> Init:
+def complete(launching: Launching, trace: Trace | None = None) -> Init:
+    """Take all steps of a process on its way; note them if somebody asks."""
+    if trace is None:
+        while not launching.step():
+            pass
+        return launching.init
     try:
         done = False
         while not done:

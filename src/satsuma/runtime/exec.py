@@ -14,7 +14,7 @@ import os
 from satsuma.linux import ns, syscalls
 from satsuma.linux.cgroup import UNIFIED, layout
 from satsuma.runtime.config import Config, Process, parse_process
-from satsuma.runtime.create import Init, Launching, begin, wake
+from satsuma.runtime.create import Init, Launching, begin, complete, wake
 from satsuma.runtime.errors import StartFailed
 from satsuma.runtime.plan import Extras, inherited_steps, plan_exec
 
@@ -62,9 +62,7 @@ def start_exec(
         cgroup=cgroup,
         console=console,
     )
-    while not launching.step():
-        pass
-    return launching.init
+    return complete(launching, extras.trace if extras is not None else None)
 
 
 def begin_exec(
@@ -107,6 +105,8 @@ def begin_exec(
             namespaces=flags,
             inherited=inherited,
         )
+        if plan.extras.trace is not None:
+            plan.extras.trace.bind(plan)
         # The helper makes the plan anew, from the process alone.
         fits = cradle is not None and not inherited and cradle.fits_exec(plan, cgroup)
         if cradle is not None and fits and isinstance(process, dict):

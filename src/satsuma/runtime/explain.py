@@ -162,6 +162,17 @@ _STEPS: dict[str, tuple[str, Any, str]] = {
         _namespaces,
         "fork once more: what is made now belongs to the user namespace that we are in",
     ),
+    "setns_init": (
+        "setns",
+        _namespaces,
+        "all namespaces of the container's first process at once, by its pidfd; its children are born there",
+    ),
+    "enter_root": ("open", lambda: "/", "the mount namespace has brought us to the container's root"),
+    "birth": (
+        "capset clone",
+        lambda bits: f"CLONE_PARENT with {_capabilities(bits)}",
+        "only now can the container see it: with no more rights than the program, and none of our descriptors",
+    ),
     "unshare": ("unshare", _namespaces, "only now: the root of a cgroup namespace is the group one is in"),
     "loopback_up": ("ioctl", lambda: "lo IFF_UP", "a new network namespace has a loopback that is down"),
     "net_devices": (
@@ -293,11 +304,18 @@ _STEPS: dict[str, tuple[str, Any, str]] = {
 }
 
 
+# For `document`, where the steps are those of an exec.
+EXEC_WORDS = {
+    "clone3": ("clone3", "fork a helper, which the container cannot see: it gets everything ready out here"),
+    "execve": ("execve", "become the program, beside the container's first process"),
+}
+
+
 def document(rows: Sequence[Row], more: Mapping[str, tuple[str, str]] | None = None) -> Document:
     """Return the steps of a start for `satsuma.wire.steps`.
 
     Args:
-        more: name and reason of steps that are not the runtime's.
+        more: name and reason of steps that are not the runtime's, or have another reason here.
     """
     first = min((row[3] for row in rows if row[3] is not None), default=0)
     return [_entry(row, first, more or {}) for row in rows]
@@ -305,11 +323,9 @@ def document(rows: Sequence[Row], more: Mapping[str, tuple[str, str]] | None = N
 
 def _entry(row: Row, first: int, more: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
     process, step, arguments, start, took, failed = row
+    name, text, reason = _STEPS.get(step, (step, _words, ""))
     if step in more:
         name, reason = more[step]
-        text: Any = _words
-    else:
-        name, text, reason = _STEPS.get(step, (step, _words, ""))
     return {
         "Process": process,
         "Step": name,

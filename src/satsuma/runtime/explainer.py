@@ -1,5 +1,6 @@
-"""`run --explain` and `plan` of `satsuma-oci`: the steps on paper, on standard error, because standard output is
-the container's.
+"""The steps of `run --explain`, `exec --explain` and `plan` of `satsuma-oci` on paper.
+
+On standard error, because standard output is the container's.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from satsuma.wire.steps import Drawer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
     from satsuma.runtime.plan import Plan
@@ -46,9 +48,14 @@ def print_plan(plan: Plan) -> None:
 class Explainer:
     """Prints the steps of a start as they are done; steps that take long do not hold up those before them."""
 
-    __slots__ = ("_drawer", "_shown", "trace")
+    __slots__ = ("_drawer", "_shown", "_words", "trace")
 
-    def __init__(self) -> None:
+    def __init__(self, words: Mapping[str, tuple[str, str]] | None = None) -> None:
+        """
+        Args:
+            words: for `explain.document`.
+        """
+        self._words = words
         self.trace = Trace()
         self.trace.on_progress = self._show
         self._drawer = _drawer(2)
@@ -56,7 +63,7 @@ class Explainer:
         _write(2, self._drawer.heading())
 
     def _show(self) -> None:
-        steps = explain.document(self.trace.rows())
+        steps = explain.document(self.trace.rows(), self._words)
         fresh = steps[len(self._shown) :]
         _write(2, self._drawer.draw(fresh))
         self._shown += fresh

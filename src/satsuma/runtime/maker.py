@@ -40,7 +40,7 @@ class Options:
         may_lack_process: the configuration needs to say only at the start what to run.
         open_terminal: takes our own terminal for the container's, returns its size.
         systemd_cgroup: systemd makes the control group.
-        trace: notes the steps, for `run --explain`.
+        trace: notes the steps, for `run --explain` and `exec --explain`.
     """
 
     __slots__ = (
@@ -394,6 +394,7 @@ def exec_process(
         preserve_fds=preserve,
         keyring=f"_ses.{container.id}",
         lsm_optional=options.lsm_optional,
+        trace=options.trace,
         state={**hook_base(container), "status": status, "pid": container.pid},
     )
     if options.no_new_keyring:

@@ -31,7 +31,7 @@ _PATIENCE_MS = 20
 
 
 def timeline(plan: Plan) -> list[Step]:
-    """Return all that the new process of a container does, in order: the plan's steps and those of `finish`."""
+    """Return all that a new process does, in order: the plan's steps and those of `finish`; some may be left out."""
     steps = [Step("prepare"), *plan.steps]
 
     def add(condition: object, name: str, *args: object) -> None:
@@ -52,6 +52,10 @@ def timeline(plan: Plan) -> list[Step]:
         add(True, "drop_bounding", bounding)
         add(True, "become_user", process.user if process.user is not None else f"{process.uid}:{process.gid}")
         add(True, "look_path", plan.args[0])
+        if plan.born_last:
+            # The filter before the birth or after it, whichever it allows itself (`birth.give_birth`).
+            add(filtered, "seccomp", instructions, plan.filter_flags)
+            add(True, "birth", permitted)
         add(extras.death_signal, "death_signal", extras.death_signal)
         add(extras.exec_fifo_fd >= 0, "wait_for_start")
         if plan.config is not None and "startContainer" in plan.config.hooks:

@@ -71,6 +71,45 @@ def test_a_failed_start_shows_how_far_it_came(bundle: Path):
     assert "no such device" in after
 
 
+def test_exec_explain_shows_the_birth_inside_at_the_end(bundle: Path):
+    config = json.loads((bundle / "config.json").read_text())
+    config["process"]["args"] = ["/bin/sh", "-c", "while :; do read x; done < /dev/zero"]
+    (bundle / "config.json").write_text(json.dumps(config))
+    name = f"satsuma-test-{uuid.uuid4().hex[:8]}"
+    started = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "satsuma.runtime.cli",
+            "--root",
+            str(bundle / "root"),
+            "run",
+            "-d",
+            "-b",
+            bundle,
+            name,
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        timeout=20,
+        check=False,
+    )
+    assert started.returncode == 0
+    try:
+        done = oci(bundle, "exec", "--explain", name, "/bin/sh", "-c", "echo hello; exit 3")
+        assert (done.returncode, done.stdout) == (3, "hello\n")
+        names = [name for time, name in steps(done.stderr) if time]
+        order = ["clone3", "setns", "setresuid", "stat", "capset clone", "capset", "execve"]
+        assert [name for name in names if name in order] == order
+        assert "become the program, beside" in done.stderr and "seccomp" in names
+        failed = oci(bundle, "exec", "--explain", name, "/nope")
+        assert failed.returncode == 255 and "failed here" in failed.stderr
+        assert [name for time, name in steps(failed.stderr) if time][-1] == "stat"
+    finally:
+        oci(bundle, "delete", "--force", name)
+
+
 def test_without_explain_nothing_of_it_is_imported(bundle: Path):
     argv = [sys.executable, "-X", "importtime", "-m", "satsuma.runtime.cli", "--root", str(bundle / "root")]
     argv += ["run", "-b", str(bundle), f"satsuma-test-{uuid.uuid4().hex[:8]}"]
