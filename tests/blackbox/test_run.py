@@ -405,3 +405,18 @@ def test_pid_and_ipc_modes(client: harness.Client) -> None:
         assert sh(client, "readlink /proc/self/ns/pid", "--pid", f"container:{base}") == inode
     finally:
         client("rm", "-f", base)
+
+
+def test_stop_catches_a_container_at_any_moment_of_its_restarts(client: harness.Client) -> None:
+    """It runs, has just ended, waits for its next start or is being started: `stop` ends it for good."""
+    for attempt in range(12):
+        container = client("run", "-d", "--restart", "always", "busybox", "sh", "-c", "sleep 0.05")
+        try:
+            time.sleep(0.02 * attempt)
+            client("stop", "-t", "1", container)
+            count = client("inspect", "--format", "{{.RestartCount}}", container)
+            time.sleep(0.4)
+            state = client("inspect", "--format", "{{.RestartCount}} {{.State.Status}}", container)
+            assert state == f"{count} exited", attempt
+        finally:
+            client("rm", "-f", container)

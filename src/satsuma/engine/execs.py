@@ -235,7 +235,7 @@ def create(core: Core, reference: str, request: ExecCreateRequest) -> str:
     if request.user:
         check_user(core.live_monitor(record).init_pid, request.user)
     session = make(core, record, argv=list(request.cmd), request=request)
-    core.live_monitor(record).expect_exec()
+    core.live_monitor(record).expect_exec(plan_process(core, record, request, session.argv))
     return session.id
 
 

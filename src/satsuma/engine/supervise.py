@@ -210,8 +210,7 @@ async def stop_record(
     signum = parse_signal(signal) if signal else stop_signal(record)
     seconds = stop_timeout(core, record) if timeout is None else timeout
     actor = core.actor(record)
-    if record.state.status is Status.RESTARTING:
-        await _stop_restarting(core, record)
+    if await _stop_restarting(core, record):
         return
     waiter = actor.wait("not-running")
     try:
@@ -230,16 +229,24 @@ async def stop_record(
     core.emit(record, "stop")
 
 
-async def _stop_restarting(core: Core, record: Record) -> None:
+async def _stop_restarting(core: Core, record: Record) -> bool:
+    """Stop a container that waits for its next start; False when it does not."""
+    if record.state.status is not Status.RESTARTING:
+        return False
     async with core.locks.hold(record.id):
         record = core.current(record)
         if record.state.status is not Status.RESTARTING:
-            return
-        actor = core.actor(record)
-        cancel_restart(actor)
-        record = structs.replace(record, stopped_by_hand=True)
-        await _give_up(core, record, actor)
+            return False
+        await _call_off(core, record)
     core.emit(record, "stop")
+    return True
+
+
+async def _call_off(core: Core, record: Record) -> None:
+    """Let a container whose lock is held not start again."""
+    actor = core.actor(record)
+    cancel_restart(actor)
+    await _give_up(core, structs.replace(record, stopped_by_hand=True), actor)
 
 
 async def _exits_within(waiter: object, seconds: float | None) -> bool:
@@ -267,12 +274,15 @@ async def send_signal(core: Core, record: Record, signum: int, *, stopping: bool
     """
     async with core.locks.hold(record.id):
         current = core.registry.get(record.id)
+        final = stopping or signum in (SIGKILL, stop_signal(record))
+        if current is not None and current.state.status is Status.RESTARTING and final:
+            await _call_off(core, current)
+            return
         if current is None or not current.state.is_live:
             if stopping:
                 return
             raise Conflict(f"container {record.id} is not running")
         monitor = core.live_monitor(current)
-        final = stopping or signum in (SIGKILL, stop_signal(current))
         if final and not core.closing:
             current = core.note_fact(structs.replace(current, stopped_by_hand=True))
         try:
@@ -299,8 +309,7 @@ async def kill(core: Core, reference: str, signal: str) -> None:
         raise InvalidParameter(f"the linux daemon does not support signal {signum}")
     if not record.state.is_up:
         raise Conflict(f"cannot kill container: {reference}: container {record.id} is not running")
-    if record.state.status is Status.RESTARTING:
-        await _stop_restarting(core, record)
+    if await _stop_restarting(core, record):
         return
     waiter = core.actor(record).wait("not-running") if signum == SIGKILL else None
     try:

@@ -50,8 +50,6 @@ SPARE_AFTER_END = 0.002
 the news that one has ended."""
 SPARE_FRESH = 5.0
 """Seconds after which a spare is exchanged when a container is created: its first process looks as old as it is."""
-HELPER_WAITS = 2.5
-"""Seconds for which a monitor surely keeps a helper ready, after an exec or the news of one."""
 LONGEST_SILENCE = 10.0
 """Seconds for which a monitor may live without listening: it starts, or it ends."""
 
@@ -349,7 +347,6 @@ class Monitor:
         self._attach_count = 0
         self.start_attachments: list[Attachment] = []
         self._abandoned = False
-        self._helper_until = 0.0
         self._channel.closed.add_done_callback(lambda _: self._lost())
 
     def _opened(self, body: Body) -> None:
@@ -484,16 +481,13 @@ class Monitor:
             raise
         return attachment
 
-    def expect_exec(self) -> None:
-        """Say that an exec is going to be started."""
-        now = asyncio.get_running_loop().time()
-        if now > self._helper_until:
-            self._helper_until = now + HELPER_WAITS
-            spawn(f"expect-exec:{self.container_id[:12]}", self._expect_exec())
+    def expect_exec(self, process: Body) -> None:
+        """Say that *process* (as in `ExecSpec`) is going to be started."""
+        spawn(f"expect-exec:{self.container_id[:12]}", self._expect_exec(process))
 
-    async def _expect_exec(self) -> None:
+    async def _expect_exec(self, process: Body) -> None:
         with contextlib.suppress(errors.EngineError):
-            await self._call({"op": "expect_exec"})
+            await self._call({"op": "expect_exec", "process": process})
 
     async def exec(self, spec: ExecSpec) -> int:
         """Start a session and return its pid once its program runs; `exec_wait` tells its end.
@@ -514,7 +508,6 @@ class Monitor:
             body["attach"] = attach_body(spec.attach, packer)
         reply = await self._call(body, packer)
         self._exec_future(spec.exec_id)
-        self._helper_until = asyncio.get_running_loop().time() + HELPER_WAITS
         pid: int = reply["pid"]
         return pid
 

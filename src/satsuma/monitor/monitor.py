@@ -221,15 +221,15 @@ class Monitor:
         )
         return {}
 
-    def _expect_exec(self, _connection: Connection, _message: protocol.Message) -> None:
+    def _expect_exec(self, _connection: Connection, message: protocol.Message) -> None:
         """An exec has been created and is going to be started."""
-        self._have_helper()
+        self._have_helper(message.body.get("process"))
 
-    def _have_helper(self) -> None:
+    def _have_helper(self, process: Body | None) -> None:
         """Let a helper wait for the next exec, for a while: it is not worth its memory for long."""
         if self._init.status is not None:
             return
-        if self._backend.expect_exec():
+        if self._backend.expect_exec(process):
             # The fork has made every page of ours a shared one again.
             self._loop.call_later(0, self._rehearse)
         if self._expectation is not None:
@@ -261,7 +261,8 @@ class Monitor:
             self._sessions.decided(session)
             failpoint("monitor.exec.started")
             connection.send({"id": request_id, **reply})
-            self._loop.call_later(HELPER_DELAY, self._have_helper)
+            # Whoever asks again asks for the same, more often than not.
+            self._loop.call_later(HELPER_DELAY, lambda: self._have_helper(body["process"]))
             if session.early_status is not None and session.process is not None:
                 self._sessions.exited(session.process.pid, session.early_status)
             self._end_when_complete()

@@ -16,6 +16,7 @@ from satsuma.runtime import cradle, create
 from satsuma.runtime import exec as runtime_exec
 from satsuma.runtime.config import Config, parse
 from satsuma.runtime.errors import RuntimeFailure, StartFailed
+from satsuma.runtime.execcradle import ExecCradle
 from satsuma.runtime.plan import Extras, plan_init
 from satsuma.runtime.trace import Trace
 
@@ -57,7 +58,7 @@ class RuntimeBackend:
         self._cgroup: Cgroup | None = None
         self._config: Config | None = None
         self._cradle: cradle.Cradle | None = None
-        self._exec_cradle: cradle.ExecCradle | None = None
+        self._exec_cradle: ExecCradle | None = None
         self._extras: Extras | None = None
         self._hold_fds: list[int] = []
         self._init: create.Init | None = None
@@ -149,20 +150,30 @@ class RuntimeBackend:
             keyring=self._extras.keyring,
         )
 
-    def expect_exec(self) -> bool:
-        """Have the helper of an exec born ahead of time, if it could be used; True when there was none."""
-        if self._exec_cradle is not None or self._cgroup is None or not cradle.takes_later(self._cgroup):
+    def expect_exec(self, process: Json | None) -> bool:
+        """Have the helper of an exec born ahead of time, if it could be used; True when there was none.
+
+        Args:
+            process: what it will probably be asked for.
+        """
+        if self._cgroup is None or not cradle.takes_later(self._cgroup):
             return False
         assert self._init is not None
         extras = self._exec_extras()
+        fresh = self._exec_cradle is None
         try:
-            self._exec_cradle = cradle.ExecCradle(extras.seccomp_bpf)
-            runtime_exec.rehearse(
-                self._init.pid, cradle.sample()["process"], self._exec_cradle, extras, self._cgroup
+            self._exec_cradle = self._exec_cradle or ExecCradle(extras.seccomp_bpf)
+            runtime_exec.get_ready(
+                self._init.pid,
+                self._config,
+                process or cradle.sample()["process"],
+                extras=extras,
+                cgroup=self._cgroup,
+                cradle=self._exec_cradle,
             )
-        except OSError:
-            return self._exec_cradle is not None
-        return True
+        except (OSError, RuntimeFailure):
+            pass  # the request itself will say what is wrong
+        return fresh and self._exec_cradle is not None
 
     def forget_exec(self) -> None:
         """End the helper."""

@@ -29,9 +29,9 @@ from satsuma.linux import mount as mounts
 from satsuma.linux.cgroup import UNIFIED, Cgroup, layout
 from satsuma.linux.root import Root
 from satsuma.runtime import birth, default_spec, fastjson, finish, resources, stage
-from satsuma.runtime.config import parse, parse_process
+from satsuma.runtime.config import parse
 from satsuma.runtime.errors import StepError
-from satsuma.runtime.plan import Extras, Plan, plan_exec, plan_init
+from satsuma.runtime.plan import Extras, Plan, plan_init
 from satsuma.runtime.trace import Trace
 
 TYPE_CHECKING = False
@@ -68,7 +68,7 @@ def takes_later(cgroup: Cgroup) -> bool:
 class Cradle:
     """The process, from its parent's side."""
 
-    __slots__ = ("_born", "_sock", "_trace_page", "pid", "pidfd", "used")
+    __slots__ = ("_born", "_trace_page", "pid", "pidfd", "sock", "used")
     flags = BORN_INTO
 
     def __init__(self) -> None:
@@ -78,7 +78,7 @@ class Cradle:
             self._trace_page = mmap.mmap(-1, _TRACE_SIZE)
             self.used = False
             self._born = time.monotonic_ns()
-            self._sock = ours
+            self.sock = ours
             try:
                 self.pid, self.pidfd = syscalls.clone3(self.flags)
             except OSError:
@@ -97,12 +97,13 @@ class Cradle:
                 return False
         return (
             plan.clone_flags == BORN_INTO | syscalls.CLONE_NEWNS
-            and self._suits(plan)
+            and self.suits(plan)
             and time.monotonic_ns() - self._born < MAX_AGE_NS
         )
 
     @staticmethod
-    def _suits(plan: Plan) -> bool:
+    def suits(plan: Plan) -> bool:
+        """Tell whether a process that exists already can carry out *plan*."""
         return (
             plan.join_pid is None
             and plan.time_offsets is None
@@ -122,33 +123,34 @@ class Cradle:
         config = plan.config
         assert config is not None, "a plan of plan_init"
         group = [cgroup.path, cgroup.dirs] if cgroup is not None else None
-        return self._tell({"config": config.raw, "cgroup": group}, plan, stdio)
-
-    def _tell(
-        self, body: Json, plan: Plan, stdio: tuple[int, int, int], others: dict[str, int] | None = None
-    ) -> _socket.socket:
-        data, fds = self._message(body, plan, stdio, others)
-        if len(data) > _MAX_MESSAGE or len(fds) > _MAX_FDS:
-            self.used = True
-            raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
         self.used = True
+        self.send(*self.message({"config": config.raw, "cgroup": group}, plan, stdio))
         if plan.extras.trace is not None:
             plan.extras.trace.share(self._trace_page)
-        self._sock.sendmsg([data], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fds)] if fds else [])
-        return self._sock
+        return self.sock
+
+    def send(self, data: bytes, fds: array.array[int]) -> None:
+        """Send a message to the process.
+
+        Raises:
+            OSError: it is dead, or this is too much to tell.
+        """
+        if len(data) > _MAX_MESSAGE or len(fds) > _MAX_FDS:
+            raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
+        self.sock.sendmsg([data], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fds)] if fds else [])
 
     @staticmethod
-    def _message(
-        body: Json, plan: Plan, stdio: tuple[int, int, int], others: dict[str, int] | None
+    def message(
+        body: Json, plan: Plan, stdio: tuple[int, int, int], fds: array.array[int] | None = None
     ) -> tuple[bytes, array.array[int]]:
+        """Return (data, descriptors) that tell the process of *plan*; *fds* are sent before the others."""
         extras, process = plan.extras, plan.process
-        fds = array.array("i")
+        fds = fds if fds is not None else array.array("i")
         body |= {
             "console": list(process.console_size) if process is not None else None,
-            "stdio": [_add(fds, fd) for fd in stdio],
-            "others": {name: _add(fds, fd) for name, fd in (others or {}).items()},
-            "ns_fds": {kind: _add(fds, fd) for kind, fd in extras.ns_fds.items()},
-            "mount_fds": {place: _add(fds, fd) for place, fd in extras.mount_fds.items()},
+            "stdio": [add(fds, fd) for fd in stdio],
+            "ns_fds": {kind: add(fds, fd) for kind, fd in extras.ns_fds.items()},
+            "mount_fds": {place: add(fds, fd) for place, fd in extras.mount_fds.items()},
             "trace": extras.trace is not None,
             "extras": {name: getattr(extras, name) for name in _PLAIN_EXTRAS},
         }
@@ -156,7 +158,7 @@ class Cradle:
 
     def close(self) -> None:
         """End a process that is not needed."""
-        self._sock.close()
+        self.sock.close()
         try:
             syscalls.pidfd_send_signal(self.pidfd, 9)
         except ProcessLookupError:
@@ -180,20 +182,23 @@ class Cradle:
             stage.reset_signals()
             waiting = select.poll()
             waiting.register(sock, select.POLLIN)
-            self._rehearse(lambda: bool(waiting.poll(0)))
-            data, ancillary, _, _ = sock.recvmsg(
-                _MAX_MESSAGE, _socket.CMSG_SPACE(_MAX_FDS * 4), _socket.MSG_CMSG_CLOEXEC
-            )
-            if data:
+            while True:
+                self.rehearse(lambda: bool(waiting.poll(0)))
+                data, ancillary, _, _ = sock.recvmsg(
+                    _MAX_MESSAGE, _socket.CMSG_SPACE(_MAX_FDS * 4), _socket.MSG_CMSG_CLOEXEC
+                )
+                if not data:
+                    break
                 fds = array.array("i")
                 for _, _, payload in ancillary:
                     fds.frombytes(payload)
                 text, _, bpf = data.partition(b"\0")
-                self._become(sock.detach(), fastjson.loads(text), bpf, fds)
+                self.take(sock, fastjson.loads(text), bpf, fds)
         finally:
             os._exit(1)
 
-    def _extras(self, body: Json, bpf: bytes, fds: array.array[int]) -> Extras:
+    def extras(self, body: Json, bpf: bytes, fds: array.array[int]) -> Extras:
+        """Return the extras of a message."""
         return Extras(
             ns_fds={kind: fds[index] for kind, index in body["ns_fds"].items()},
             mount_fds={place: fds[index] for place, index in body["mount_fds"].items()},
@@ -202,21 +207,24 @@ class Cradle:
             **body["extras"],
         )
 
-    def _run(
-        self, plan: Plan, sock: int, body: Json, fds: array.array[int], init_pidfd: int = -1
+    def run(
+        self, plan: Plan, sock: _socket.socket, body: Json, fds: array.array[int], init_pidfd: int = -1
     ) -> NoReturn:
+        """Carry *plan* out."""
         if plan.extras.trace is not None:
             plan.extras.trace.bind(plan)
             plan.extras.trace.share(self._trace_page)
         streams = tuple(fds[index] if index >= 0 else -1 for index in body["stdio"])
-        it = stage.Stage(plan, sock, streams, init_pidfd)  # type: ignore[arg-type]
+        it = stage.Stage(plan, sock.detach(), streams, init_pidfd)  # type: ignore[arg-type]
         it.has_default_signals = True
         stage.run(it)
 
-    def _rehearse(self, is_late: Callable[[], bool]) -> None:
+    def rehearse(self, is_late: Callable[[], bool]) -> None:
+        """Go through what is to come, without effect, until *is_late*."""
         rehearse(is_late)
 
-    def _become(self, sock: int, body: Json, bpf: bytes, fds: array.array[int]) -> NoReturn:
+    def take(self, sock: _socket.socket, body: Json, bpf: bytes, fds: array.array[int]) -> None:
+        """Do what the parent says: become the container."""
         config = parse(body["config"])
         group = body["cgroup"]
         cgroup = Cgroup(group[0], dirs=group[1]) if group is not None else None
@@ -224,83 +232,16 @@ class Cradle:
         if config.process is not None:
             height, width = body["console"]
             config.process.console_size = (height, width)
-        plan = plan_init(config, self._extras(body, bpf, fds), cgroup=cgroup)
+        plan = plan_init(config, self.extras(body, bpf, fds), cgroup=cgroup)
         syscalls.unshare(plan.clone_flags & ~BORN_INTO)
         # Everything so far was done while the parent was making the group.
-        if os.read(sock, 1) != b"G":
+        if sock.recv(1) != b"G":
             os._exit(1)
-        self._run(plan, sock, body, fds)
+        self.run(plan, sock, body, fds)
 
 
-class ExecCradle(Cradle):
-    """The helper of an exec (see `birth`), born ahead of time outside of everything that is the container's."""
-
-    __slots__ = ("_filter",)
-    flags = 0
-
-    def __init__(self, bpf: bytes | None = None) -> None:
-        """As `Cradle`.
-
-        Args:
-            bpf: the filter that the process will probably get.
-        """
-        self._filter = bpf
-        super().__init__()
-
-    def fits_exec(self, plan: Plan, cgroup: Cgroup | None) -> bool:
-        """Tell whether the process can carry out *plan*."""
-        compiled = plan.extras.seccomp_bpf is not None or plan.filter_bpf is None
-        return compiled and (cgroup is None or takes_later(cgroup)) and self._suits(plan)
-
-    def wake_exec(
-        self, plan: Plan, process: Json, stdio: tuple[int, int, int], namespaces: int, init_pidfd: int
-    ) -> _socket.socket:
-        """As `wake`.
-
-        Args:
-            process: from which *plan* was made.
-            namespaces: which to join by *init_pidfd*.
-        """
-        if plan.born_last:
-            self._sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
-        return self._tell(_exec_body(plan, process, namespaces), plan, stdio, {"init": init_pidfd})
-
-    def rehearse_wake(self, plan: Plan, process: Json, namespaces: int) -> None:
-        """Do what `wake_exec` does but the sending, for the pages that it touches."""
-        self._message(_exec_body(plan, process, namespaces), plan, (0, 1, 2), {"init": 0})
-
-    def _rehearse(self, is_late: Callable[[], bool]) -> None:
-        if is_late():
-            return
-        plan = plan_exec(
-            parse_process(sample()["process"]), Extras(seccomp_bpf=self._filter), join_cgroup=[], namespaces=1
-        )
-        scratch = stage.Stage(plan, -1, (-1, -1, -1))
-        with Root(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
-            scratch.root = root
-            stage.resolve(scratch)
-        if not is_late():
-            _rehearse_finish(plan)
-
-    def _become(self, sock: int, body: Json, bpf: bytes, fds: array.array[int]) -> NoReturn:
-        process = parse_process(body["process"])
-        height, width = body["console"]
-        process.console_size = (height, width)
-        plan = plan_exec(
-            process,
-            self._extras(body, bpf, fds),
-            join_cgroup=body["join_cgroup"],
-            namespaces=body["namespaces"],
-        )
-        self._run(plan, sock, body, fds, fds[body["others"]["init"]])
-
-
-def _exec_body(plan: Plan, process: Json, namespaces: int) -> Json:
-    joins = next((step.args[0] for step in plan.steps if step.name == "join_cgroup"), None)
-    return {"process": process, "join_cgroup": joins, "namespaces": namespaces}
-
-
-def _add(fds: array.array[int], fd: int) -> int:
+def add(fds: array.array[int], fd: int) -> int:
+    """Add a descriptor to those of a message; return its place, -1 for none."""
     if fd < 0:
         return -1
     fds.append(fd)
@@ -344,10 +285,11 @@ def rehearse(is_late: Callable[[], bool]) -> None:
     if scratch.procfs >= 0:
         os.close(scratch.procfs)
     if not is_late():
-        _rehearse_finish(plan)
+        rehearse_finish(plan)
 
 
-def _rehearse_finish(plan: Plan) -> None:
+def rehearse_finish(plan: Plan) -> None:
+    """Go through the last part of a new process, without effect."""
     assert plan.process is not None
     env = ["PATH=/usr/bin:/bin"]
     try:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from satsuma.linux.cgroup import Cgroup
-    from satsuma.runtime.cradle import ExecCradle
+    from satsuma.runtime.execcradle import ExecCradle
+    from satsuma.runtime.plan import Plan
 
 
 _own: dict[str, int] = {}
@@ -84,9 +85,6 @@ def begin_exec(
     Raises:
         StartFailed: texts and exit codes as of `create.start`.
     """
-    parsed = process if isinstance(process, Process) else parse_process(process)
-    if console is not None:
-        parsed.console_size = console
     borrowed = init_pidfd >= 0
     try:
         pidfd = init_pidfd if borrowed else os.pidfd_open(init_pid)
@@ -96,19 +94,13 @@ def begin_exec(
         flags = _foreign_namespaces(init_pid)
         # What was read by pid is true if the process still lives: the pid cannot have been reused then.
         syscalls.pidfd_send_signal(pidfd, 0)
-        inherited = inherited_steps(config)
-        plan = plan_exec(
-            parsed,
-            extras,
-            seccomp_profile=config.seccomp if config is not None else None,
-            join_cgroup=cgroup.join_files() if cgroup is not None else None,
-            namespaces=flags,
-            inherited=inherited,
-        )
+        plan = _expected_plan(cradle, process, flags, extras, console)
+        if plan is None:
+            plan = _plan(config, process, extras, cgroup, flags, console)
         if plan.extras.trace is not None:
             plan.extras.trace.bind(plan)
         # The helper makes the plan anew, from the process alone.
-        fits = cradle is not None and not inherited and cradle.fits_exec(plan, cgroup)
+        fits = cradle is not None and not inherited_steps(config) and cradle.fits_exec(plan, cgroup)
         if cradle is not None and fits and isinstance(process, dict):
             woken = wake(cradle, plan, lambda: cradle.wake_exec(plan, process, stdio, flags, pidfd))
             if woken is not None:
@@ -123,19 +115,59 @@ def begin_exec(
             os.close(pidfd)
 
 
-def rehearse(
-    init_pid: int, process: dict[str, Any], cradle: ExecCradle, extras: Extras, cgroup: Cgroup | None
+def get_ready(
+    init_pid: int,
+    config: Config | None,
+    process: dict[str, Any],
+    *,
+    extras: Extras | None,
+    cgroup: Cgroup | None,
+    cradle: ExecCradle,
 ) -> None:
-    """Do all that `begin_exec` does before it wakes the helper, for the pages that it touches.
+    """Do all that `begin_exec` does before it wakes the helper, which gets to know *process*.
 
     Raises:
-        OSError: the container is about to end.
+        OSError: the container is about to end, or the helper is dead.
+        RuntimeFailure: *process* cannot be planned.
     """
     flags = _foreign_namespaces(init_pid)
-    files = cgroup.join_files() if cgroup is not None else None
-    plan = plan_exec(parse_process(process), extras, join_cgroup=files, namespaces=flags)
-    if cradle.fits_exec(plan, cgroup):
-        cradle.rehearse_wake(plan, process, flags)
+    plan = _plan(config, process, extras, cgroup, flags, None)
+    if not inherited_steps(config) and cradle.fits_exec(plan, cgroup):
+        cradle.tell_ahead(plan, process, flags)
+
+
+def _plan(
+    config: Config | None,
+    process: dict[str, Any] | Process,
+    extras: Extras | None,
+    cgroup: Cgroup | None,
+    namespaces: int,
+    console: tuple[int, int] | None,
+) -> Plan:
+    parsed = process if isinstance(process, Process) else parse_process(process)
+    if console is not None:
+        parsed.console_size = console
+    return plan_exec(
+        parsed,
+        extras,
+        seccomp_profile=config.seccomp if config is not None else None,
+        join_cgroup=cgroup.join_files() if cgroup is not None else None,
+        namespaces=namespaces,
+        inherited=inherited_steps(config),
+    )
+
+
+def _expected_plan(
+    cradle: ExecCradle | None,
+    process: dict[str, Any] | Process,
+    namespaces: int,
+    extras: Extras | None,
+    console: tuple[int, int] | None,
+) -> Plan | None:
+    traced = extras is not None and extras.trace is not None
+    if cradle is None or isinstance(process, Process) or console is not None or traced:
+        return None
+    return cradle.planned(process, namespaces)
 
 
 def _foreign_namespaces(pid: int) -> int:

@@ -109,7 +109,7 @@ class FakeBackend:
     def cgroup_dirs(self):
         return {}
 
-    def expect_exec(self):
+    def expect_exec(self, process):
         return False
 
     def forget_exec(self):

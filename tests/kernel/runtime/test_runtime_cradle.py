@@ -12,9 +12,10 @@ from runtime_lab import Lab
 from satsuma.linux import pidfd
 from satsuma.runtime import cradle as cradles
 from satsuma.runtime.config import parse
-from satsuma.runtime.cradle import Cradle, ExecCradle
+from satsuma.runtime.cradle import Cradle
 from satsuma.runtime.errors import StartFailed
-from satsuma.runtime.exec import begin_exec
+from satsuma.runtime.exec import begin_exec, get_ready
+from satsuma.runtime.execcradle import ExecCradle
 
 pytestmark = pytest.mark.skipif(not cradles.possible(), reason="a v2 group takes a process at its birth only")
 
@@ -137,13 +138,17 @@ def test_it_keeps_no_descriptor_of_its_parent() -> None:
         cradle.close()
 
 
+def process(args: list[str]) -> dict:
+    return {"args": args, "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}}
+
+
 def exec_status(init, group, made: dict, args: list[str], helper: ExecCradle | None) -> tuple[int, str]:
     """Run a further process in a container; return (status, output)."""
     read, write = os.pipe()
     launching = begin_exec(
         init.pid,
         parse(made),
-        {"args": args, "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}},
+        process(args),
         init_pidfd=init.pidfd,
         stdio=(-1, write, write),
         cgroup=group,
@@ -184,6 +189,28 @@ def test_an_exec_with_a_helper_is_the_same(lab: Lab) -> None:
         assert helper.used
         assert warm == cold
         assert warm[0] == 0
+
+
+@pytest.mark.parametrize("asked", [["echo", "first"], ["echo", "second"]])
+def test_a_helper_that_was_told_ahead_does_what_is_asked(lab: Lab, asked: list[str]) -> None:
+    """What was told is a guess: the request decides."""
+    made = running(lab)
+    helper = ExecCradle()
+    with lab.container(made, cradle=Cradle()) as (init, group):
+        for args in (["cat", "/etc/passwd"], ["echo", "first"]):
+            get_ready(init.pid, parse(made), process(args), extras=None, cgroup=group, cradle=helper)
+        assert exec_status(init, group, made, asked, helper) == (0, asked[1] + "\n")
+        assert helper.used
+
+
+def test_a_helper_that_died_after_it_was_told(lab: Lab) -> None:
+    made = running(lab)
+    helper = ExecCradle()
+    with lab.container(made, cradle=Cradle()) as (init, group):
+        get_ready(init.pid, parse(made), process(["echo", "a"]), extras=None, cgroup=group, cradle=helper)
+        os.kill(helper.pid, signal.SIGKILL)
+        time.sleep(0.05)
+        assert exec_status(init, group, made, ["echo", "a"], helper) == (0, "a\n")
 
 
 def test_an_exec_that_fails_with_a_helper(lab: Lab) -> None:
