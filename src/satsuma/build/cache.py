@@ -58,11 +58,12 @@ class BuildCache:
         return None
 
     def put(self, parent_id: str, config: Config, image_id: str, *, now_ns: int) -> None:
-        """Remember that the step made *image_id*."""
-        key = cache_key(parent_id, config)
+        """Remember that the step made *image_id*.
+
+        One statement: two builds may make the same step at once, and the later one stands.
+        """
         doc = json.dumps({"image": image_id, "parent": parent_id}).encode()
-        self._rows.delete(key)
-        self._rows.insert(key, doc, created_ns=now_ns)
+        self._rows.put(cache_key(parent_id, config), doc, created_ns=now_ns, durable=False)
 
     def prune(self) -> list[str]:
         """Forget everything; return the keys."""

@@ -334,7 +334,7 @@ async def make_extras(
     core: Core, record: Record, config: dict[str, Any], sandbox: Sandbox | None, sources: Sources
 ) -> dict[str, Any]:
     """Return what config.json cannot say: the overlay, descriptors, the compiled filter."""
-    active = core.store.snapshots.active(record.id)
+    active = core.store.snapshots.mountable(record.id)
     extras: dict[str, Any] = {
         "overlay": {
             "lowerdirs": active.lowerdirs,

@@ -195,6 +195,25 @@ class Snapshots:
         chain, init = self._lower(key)
         return Active(self.lowerdirs(chain, init=init), f"{directory}/upper", f"{directory}/work")
 
+    def mountable(self, key: str) -> Active:
+        """Return `active(key)` to be mounted for writing, also after a mount of it with "volatile".
+
+        Such a mount leaves a mark by which overlayfs refuses the next one (EINVAL): after a crash of the machine
+        the upperdir may be torn.  It is not a crash that brings containers here a second time: those whose
+        upperdir is volatile are removed when the engine comes up after one.
+
+        Raises:
+            NotFound: no such snapshot.
+        Source: overlayfs.rst "Volatile mount".
+        """
+        active = self.active(key)
+        mark = f"{active.workdir}/work/incompat/volatile"
+        with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{mark}/dirty")
+            os.rmdir(mark)
+        return active
+
     def chain(self, key: str) -> list[ChainId]:
         """Return the chain that *key* stands on, bottom layer first."""
         return self._lower(key)[0]
@@ -258,7 +277,7 @@ class Snapshots:
         writers see: go through /proc/<pid>/root of the container then.
         Needs: CAP_SYS_ADMIN.
         """
-        lower, upper, work = self.active(key)
+        lower, upper, work = self.active(key) if readonly else self.mountable(key)
         if readonly:
             return Root(mount.overlay([upper, *lower], None, None, readonly=True))
         return Root(mount.overlay(lower, upper, work))

@@ -120,6 +120,19 @@ def test_view_of_one_layer_hides_whiteouts_and_is_read_only(store):
         assert view.listdir() == []
 
 
+def test_a_volatile_mount_can_be_followed_by_another(store, chain):
+    store.snapshots.prepare("box", chain)
+    with Root(mount.overlay(*store.snapshots.mountable("box"), volatile=True)) as root:
+        write(root, "new", "kept")
+    with pytest.raises(OSError, match="Invalid argument"):
+        mount.overlay(*store.snapshots.active("box"))
+    for _ in range(2):
+        with Root(mount.overlay(*store.snapshots.mountable("box"), volatile=True)) as root:
+            assert root.read_file("new") == b"kept"
+    with store.snapshots.mounted("box") as root:
+        assert root.read_file("new") == b"kept"
+
+
 def test_very_many_layers(store):
     chain = []
     for number in range(150):

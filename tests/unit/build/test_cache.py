@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,19 @@ def test_newest_image_of_a_step_wins(cache: BuildCache, images: FakeImages) -> N
     cache.put("p", step("x"), "old", now_ns=1)
     cache.put("p", step("x"), "new", now_ns=2)
     assert cache.get("p", step("x")) == "new"
+
+
+def test_two_builds_may_make_the_same_step_at_once(cache: BuildCache, images: FakeImages) -> None:
+    for name in ("a", "b"):
+        images.add(name)
+
+    def put_often(image_id: str) -> None:
+        for number in range(100):
+            cache.put("p", step("x"), image_id, now_ns=number)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(put_often, ("a", "b"))) == [None, None]
+    assert cache.get("p", step("x")) in ("a", "b")
 
 
 def test_an_image_that_is_gone_is_no_hit_and_forgotten(cache: BuildCache, images: FakeImages) -> None:
