@@ -6,6 +6,7 @@ Every black-box test drives a real `satsumad` through a real client, `satsuma` o
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.client
 import json
 import os
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +93,8 @@ class Daemon:
             *("--bridge", self.bridge, *FLAGS, *self.flags),
         ]
 
-    def start(self, **environment: str) -> Daemon:
-        """Start it and return when it answers."""
+    def spawn(self, **environment: str) -> None:
+        """Start it and do not wait for it."""
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 self.argv(),
@@ -103,6 +104,11 @@ class Daemon:
                 start_new_session=True,
                 env={**os.environ, **environment},
             )
+
+    def start(self, **environment: str) -> Daemon:
+        """Start it and return when it answers."""
+        self.spawn(**environment)
+        assert self.process is not None
         deadline = time.monotonic() + START_LIMIT
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError, http.client.HTTPException):
@@ -178,7 +184,15 @@ class Daemon:
         left = [
             f"mount {line}" for line in Path("/proc/self/mounts").read_text().splitlines() if root in line
         ]
-        left += [f"interface {name}" for name in os.listdir("/sys/class/net") if name == self.bridge]
+        # Veths and the nf_tables table are named after the exec-root.
+        digest = hashlib.sha256(str(self.exec_root).encode()).hexdigest()
+        left += [
+            f"interface {name}"
+            for name in os.listdir("/sys/class/net")
+            if name == self.bridge or name.startswith(f"sts{digest[:4]}")
+        ]
+        tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=False).stdout
+        left += [line for line in tables.splitlines() if line.endswith(f"satsuma_{digest[:8]}")]
         for entry in os.listdir("/proc"):
             if entry.isdigit():
                 with contextlib.suppress(OSError):
@@ -291,15 +305,20 @@ def private_daemon(*flags: str) -> Iterator[Daemon]:
         daemon.close()
 
 
-def eventually(check: Any, *, limit: float = 30.0, message: str = "") -> Any:
-    """Call *check* until it returns something true and return that; the limit is generous, never a timing test."""
+def eventually(check: Any, *, limit: float = 30.0, message: str | Callable[[], str] = "") -> Any:
+    """Call *check* until it returns something true and return that; the limit is generous, never a timing test.
+
+    Args:
+        message: what a failure says; a function is asked when it fails.
+    """
     deadline = time.monotonic() + limit
     while True:
         value = check()
         if value:
             return value
         if time.monotonic() > deadline:
-            raise AssertionError(message or f"{check} never became true")
+            text = message() if callable(message) else message
+            raise AssertionError(text or f"{check} never became true")
         time.sleep(0.02)
 
 
