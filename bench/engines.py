@@ -38,15 +38,26 @@ class Engine:
         self.socket = str(root / "engine.sock")
         self.root = root
         self.client = client
+        self._argv = argv
         self._log = open(root / "log", "wb")
-        self.process = subprocess.Popen(
-            argv, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
-        )
+        self.process = self._start()
         self.environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(root),
             "DOCKER_HOST": f"unix://{self.socket}",
         }
+        self._wait()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            self._argv, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+
+    def die_and_come_back(self) -> None:
+        """Kill the daemon and start the next one; returns when it answers."""
+        self.process.kill()
+        self.process.wait()
+        self.process = self._start()
         self._wait()
 
     def _wait(self) -> None:
@@ -57,7 +68,7 @@ class Engine:
                     return
             if self.process.poll() is not None:
                 break
-            time.sleep(0.05)
+            time.sleep(0.01)
         raise SystemExit(f"{self.name} did not start:\n{(self.root / 'log').read_text()[-2000:]}")
 
     def connection(self) -> UnixConnection:

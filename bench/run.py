@@ -17,6 +17,8 @@ from breakdown import breakdown, print_breakdown
 from engines import Engine, engines, exchange
 
 PAUSE = 0.03
+LIVE = 100
+"""Containers that run on while their daemon is killed."""
 Measure = Callable[[Engine], float]
 
 
@@ -167,6 +169,23 @@ def memory(engine: Engine, count: int) -> tuple[float, float]:
     return before / 1024, (after - before) / 1024 / count
 
 
+def comes_back(engine: Engine, count: int, runs: int) -> float:
+    """Return the ms from the start of a daemon whose predecessor was killed to its list of all running containers.
+
+    Raises:
+        RuntimeError: it does not know them all.
+    """
+    for index in range(count):
+        engine.docker("run", "-d", "--name", f"bench-live-{index}", "-p", "80", "busybox", "sleep", "100000")
+    up = engine.docker("ps", "-q").stdout
+    samples = []
+    for _ in range(runs):
+        samples.append(timed(engine.die_and_come_back))
+        if engine.docker("ps", "-q").stdout != up:
+            raise RuntimeError("a container was lost over the restart")
+    return statistics.median(samples)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -194,6 +213,11 @@ def main() -> None:
             idle, each = memory(engine, 10)
             figures.setdefault("idle daemon, private MiB", {})[engine.name] = idle
             figures.setdefault("per running container, private MiB", {})[engine.name] = each
+        for engine in running:
+            # dockerd stops its containers when it comes back, unless told otherwise.
+            if engine.name == "satsuma":
+                title = f"back after kill -9 with {LIVE} containers running"
+                figures[title] = {engine.name: comes_back(engine, LIVE, 5)}
     print_table(figures)
     if "satsuma" in wanted:
         # Its own daemon: the one above does not log what it measures.
