@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,11 @@ from satsuma.monitor.logread import Entry, LogReader
 STDOUT, STDERR = 1, 2
 SETTLE = 0.2
 """Seconds after a start for which a log is not complete enough to be read without following."""
+QUIET_NS = 40_000_000
+"""A log that was written to, and not for so long, has what a short command prints at once."""
+LOOK = 0.005
+_TICK_NS = 10_000_000
+"""How far a file's time may be behind the clock: the kernel stamps files with the time of its last tick."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +85,23 @@ async def _settle(core: Core, record: Record) -> None:
     dockerd needs so long to answer a start that clients came to read the log right after it, and to expect all
     of what a short command has printed (docker-py's own tests do).
     """
-    left = SETTLE - (now_ns() - record.state.started_ns) / 1e9
-    if record.state.is_live and left > 0:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(core.actor(record).exited.wait(), left)
+    started_ns = record.state.started_ns
+    exited = core.actor(record).exited
+    path = core.log_file(record)
+    while record.state.is_live and not exited.is_set() and not _is_quiet(path, started_ns):
+        if now_ns() - started_ns > SETTLE * 1e9:
+            return
+        await asyncio.sleep(LOOK)
+
+
+def _is_quiet(path: str, started_ns: int) -> bool:
+    """Tell whether something was written since the start, and nothing in the last moment."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return False
+    written_ns = status.st_mtime_ns
+    return status.st_size > 0 and written_ns > started_ns - _TICK_NS and now_ns() - written_ns > QUIET_NS
 
 
 async def _frames(
