@@ -89,6 +89,7 @@ class Launcher:
         self._spare: socket.socket | None = None
         self._spare_made = 0.0
         self._refill: asyncio.TimerHandle | None = None
+        self._closing = False
 
     @classmethod
     async def start(
@@ -110,6 +111,8 @@ class Launcher:
 
     async def _ready(self) -> Channel:
         async with self._starting:
+            if self._closing:
+                raise errors.System("the launcher has been ended")
             if self._channel is not None and not self._channel.closed.done():
                 return self._channel
             ours, theirs = socketpair()
@@ -220,9 +223,14 @@ class Launcher:
         with theirs:
             try:
                 await self._ask({"op": "spare"}, theirs)
-            except BaseException:
+            except BaseException as error:
                 ours.close()
+                if self._closing and isinstance(error, errors.System):
+                    return
                 raise
+        if self._closing:
+            ours.close()
+            return
         if self._spare is not None:
             self._spare.close()
         self._spare = ours
@@ -250,14 +258,17 @@ class Launcher:
             message.close()
 
     async def close(self) -> None:
-        """End the program and the spare; monitors and containers go on."""
+        """End the program and the spare; monitors and containers go on.  May be called again."""
+        self._closing = True
         if self._refill is not None:
             self._refill.cancel()
-        if self._spare is not None:
-            self._spare.close()
-            self._spare = None
-        if self._channel is not None:
-            self._channel.close()
+        # What asks for a spare just now must not find the channel closed and start the program anew.
+        async with self._starting:
+            if self._spare is not None:
+                self._spare.close()
+                self._spare = None
+            if self._channel is not None:
+                self._channel.close()
         if self._process is not None:
             await blocking(self._process.wait)
 

@@ -270,6 +270,19 @@ async def test_daemon_dies_and_another_reconnects(host):
     assert [json.loads(line)["log"] for line in host.log().splitlines()] == ["before\n", "after\n"]
 
 
+async def test_the_launcher_ends_while_a_spare_is_asked_for(host, monkeypatch):
+    monkeypatch.setattr(client, "SPARE_FRESH", -1.0)
+    pid = host.launcher.pid
+    host.launcher.freshen()
+    async with asyncio.timeout(60):
+        await host.launcher.close()
+        await asyncio.sleep(0.1)
+        await host.launcher.close()
+    assert host.launcher.pid == pid, "started again by its end"
+    with pytest.raises(errors.System, match="ended"):
+        await host.launch("true")
+
+
 async def test_exit_while_no_daemon_is_there(host):
     monitor = await host.launch("sh", "-c", "read x; exit 6", open_stdin=True)
     await monitor.close_stdin()
