@@ -88,10 +88,10 @@ def live(daemon: harness.Daemon, rounds: int) -> None:
 
 
 def descriptors(pid: int) -> Counter[str]:
-    """Return the open files of a process by kind or path."""
+    """Return the open files of a process by kind or path; none when it has ended."""
     found: Counter[str] = Counter()
-    for name in os.listdir(f"/proc/{pid}/fd"):
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):
+        for name in os.listdir(f"/proc/{pid}/fd"):
             found[os.readlink(f"/proc/{pid}/fd/{name}").partition(":[")[0]] += 1
     return found
 
