@@ -322,10 +322,10 @@ def eventually(check: Any, *, limit: float = 30.0, message: str | Callable[[], s
         time.sleep(0.02)
 
 
-def cgroup_directories(part: str) -> list[str]:
-    """Return the directories of all control groups with *part* in their name, in every hierarchy."""
+def cgroup_directories(name: str) -> list[str]:
+    """Return the directories of the control groups of that name (or systemd's, with a prefix), in every hierarchy."""
     found = []
     for point in dict.fromkeys(layout().mounts.values()):
-        for directory, names, _ in os.walk(point):
-            found += [f"{directory}/{name}" for name in names if part in name]
+        for directory, below, _ in os.walk(point):
+            found += [f"{directory}/{one}" for one in below if one.removesuffix(".scope").endswith(name)]
     return found

@@ -29,6 +29,7 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("SATSUMA_VM_CACHE") or PROJECT / "build" / "vm")
 QEMU = "qemu-system-x86_64"
+MKFS = "mkfs.ext4"
 KERNEL_PACKAGE = "linux-image-amd64"
 # Loaded by the initramfs, dependencies first: what the root needs, then what containers need (no kmod here, so
 # nothing can be loaded on demand).
@@ -92,7 +93,7 @@ def _fetch_kernel(directory: Path) -> None:
 
 def check_tools() -> None:
     """Raise Unavailable when a program is missing."""
-    for program in (QEMU, "busybox"):
+    for program in (QEMU, "busybox", MKFS):
         if shutil.which(program) is None:
             raise Unavailable(f"{program} is not installed")
 
@@ -149,6 +150,8 @@ cd {project}
 ip link set lo up 2>/dev/null
 hostname satsuma-vm
 export HOME=/root PATH={path} PYTHONDONTWRITEBYTECODE=1 SATSUMA_VM=1 LC_ALL=C.UTF-8 TMPDIR=/tmp
+# Not the memory's file system: that has no attributes of users and no mapped ids.
+mount -t ext4 /dev/vdc /tmp && chmod 1777 /tmp
 [ -b /dev/vda ] && mkswap /dev/vda >/dev/null && swapon /dev/vda
 echo "satsuma-vm: $(uname -r), up $(cut -d. -f1 /proc/uptime) s" >/dev/console
 cat >/run/command <<'END_OF_COMMAND'
@@ -261,6 +264,7 @@ def _arguments(kernel: Kernel, directory: Path, memory: int, append: str) -> lis
         *("-virtfs", f"local,path=/,mount_tag=host,readonly=on,{share}"),
         *("-virtfs", f"local,path={directory}/out,mount_tag=out,{share}"),
         *("-drive", f"file={directory}/swap,if=virtio,format=raw", "-drive", f"file={directory}/disk,if=virtio,format=raw"),
+        *("-drive", f"file={directory}/scratch,if=virtio,format=raw,cache=unsafe"),
     ]  # fmt: skip
 
 
@@ -285,9 +289,11 @@ def run(
         out = directory / "out"
         out.mkdir()
         (directory / "initramfs").write_bytes(make_initramfs(kernel))
-        for name, size in (("swap", 128 << 20), ("disk", 512 << 20)):
+        for name, size in (("swap", 128 << 20), ("disk", 512 << 20), ("scratch", 8 << 30)):
             with open(directory / name, "wb") as file:
                 file.truncate(size)
+        make = [MKFS, "-q", "-O", "^has_journal", "-E", "lazy_itable_init=1", str(directory / "scratch")]
+        subprocess.run(make, check=True)
         start = (SYSTEMD if systemd else PLAIN).format(project=PROJECT)
         mounts = "" if systemd else LAYOUTS[layout]
         script = GUEST.format(project=PROJECT, path=path, command=command, layout=mounts, start=start)

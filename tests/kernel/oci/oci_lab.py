@@ -204,6 +204,8 @@ def pair(directory: Path) -> tuple[Runtime, Runtime]:
 _CHANGES = (
     (re.compile(r"satsuma-oci|\brunc\b"), "RUNTIME"),
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z|\d{4}-\d\d-\d\dT[\d:]+[+-]\d\d:\d\d"), "TIME"),
+    # Of a file, to the minute.
+    (re.compile(r"\b[A-Z][a-z]{2} [ \d]\d \d\d:\d\d\b"), "TIME"),
     (re.compile(r"(\"?pid\"?: ?)\d+"), r"\g<1>PID"),
 )
 

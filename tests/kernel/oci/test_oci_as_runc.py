@@ -14,10 +14,19 @@ from typing import Any
 import pytest
 from oci_lab import Result, Runtime, normal, until
 
+from satsuma.linux.cgroup import layout
+
 Pair = tuple[Runtime, Runtime]
 CREATE = ("create", "-b", "@B", "@ID")
 RUN = ("run", "-d", "-b", "@B", "@ID")
-PREFIXES = ("error during container init: ", "error setting cgroup config for procHooks process: ")
+V2 = layout().mode == "v2"
+PREFIXES = (
+    "error during container init: ",
+    "error setting cgroup config for procHooks process: ",
+    *(("unable to apply cgroup configuration: ",) if V2 else ()),
+)
+# Accepted and ignored by runc 1.1 in version 2; refused by us.
+only_v1 = pytest.mark.skipif(V2, reason="runc ignores in version 2 what it cannot do")
 
 
 def command(runtime: Runtime, words: tuple[str, ...]) -> tuple[int, str, str]:
@@ -144,6 +153,9 @@ def test_statistics_have_the_same_fields(both: Pair) -> None:
             return {key: shape(entry) for key, entry in value.items()}
         return type(value).__name__
 
+    def is_zero(value: Any) -> bool:
+        return all(map(is_zero, value.values())) if isinstance(value, dict) else not value
+
     shapes = []
     for runtime in both:
         runtime.start()
@@ -159,6 +171,10 @@ def test_statistics_have_the_same_fields(both: Pair) -> None:
                 entry.pop("max", None)
         data["data"]["memory"].pop("cache", None)
         data["data"]["blkio"] = {}
+        if V2:  # runc 1.1 knows nothing of cpusets there and shows counters of version 1 as zeros
+            data["data"].pop("cpuset")
+            memory = data["data"]["memory"]
+            data["data"]["memory"] = {name: memory[name] for name in memory if not is_zero(memory[name])}
         shapes.append(shape(data))
     assert shapes[0] == shapes[1]
 
@@ -267,8 +283,8 @@ ALL_SETS = ("bounding", "permitted", "effective", "inheritable", "ambient")
         (mounted(destination="/proc/uptime", type="bind", source="/etc/hostname", options=["bind"]), MOUNTS),
         (value_at("linux.resources", {"pids": {"limit": 30}, "cpu": {"shares": 100}}), LOOK),
         (value_at("linux.resources", {"cpu": {"cpus": "99"}}), "true"),
-        (value_at("linux.resources", {"network": {"classID": 1}}), "true"),
-        (value_at("linux.resources", {"memory": {"swappiness": 101}}), "true"),
+        pytest.param(value_at("linux.resources", {"network": {"classID": 1}}), "true", marks=only_v1),
+        pytest.param(value_at("linux.resources", {"memory": {"swappiness": 101}}), "true", marks=only_v1),
         (lambda runtime: runtime.without("uts"), "true"),
         (lambda runtime: runtime.linux["namespaces"].append({"type": "pid"}), "true"),
         (lambda runtime: runtime.linux["namespaces"].append({"type": "foo"}), "true"),

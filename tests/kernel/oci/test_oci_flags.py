@@ -9,8 +9,10 @@ import socket
 import subprocess
 from pathlib import Path
 
-import pytest
 from oci_lab import ENV, Runtime, until
+
+from harness import cgroup_directories
+from satsuma.linux.cgroup import layout
 
 
 def test_no_pivot_is_a_chroot_from_which_the_host_is_not_to_be_seen(box: Runtime) -> None:
@@ -88,11 +90,16 @@ def test_a_paused_container_can_be_killed_and_deleted(box: Runtime) -> None:
 
 def test_exec_into_a_group_below(box: Runtime) -> None:
     box.start()
-    group = next(iter(Path("/sys/fs/cgroup").glob(f"pids/{box.id}")), None)
-    if group is None:
-        pytest.skip("no v1 pids controller here")
-    below = group / "below"
+    group = next(path for path in cgroup_directories(box.id) if "/pids/" in path or layout().mode == "v2")
+    below = Path(group, "below")
     below.mkdir()
+    if layout().mode == "v2":
+        assert box.ok("exec", "--cgroup", "below", box.id, "cat", "/proc/self/cgroup") == "0::/below\n"
+        assert box.ok("exec", "--cgroup", "/", box.id, "cat", "/proc/self/cgroup") == "0::/\n"
+        refused = box("exec", "--cgroup", "nope:below", box.id, "true").err
+        assert "unknown controller nope" in refused
+        below.rmdir()
+        return
     out = box.ok("exec", "--cgroup", "pids:below", box.id, "cat", "/proc/self/cgroup")
     lines = dict(line.split(":", 2)[1:] for line in out.splitlines())
     assert lines["pids"].endswith("/below") and not lines["memory"].endswith("/below")
