@@ -36,7 +36,7 @@ KERNEL_PACKAGE = "linux-image-amd64"
 ROOT_MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay", "virtio_blk")
 GUEST_MODULES = (
     "crc32c_generic ext4 loop veth bridge br_netfilter nf_tables nft_chain_nat nft_nat nft_masq nft_ct nft_redir nft_fib_inet "
-    "nft_reject_inet bfq zram dummy fuse tun ib_uverbs rdma_rxe"
+    "nft_reject_inet bfq zram dummy fuse tun ib_uverbs crc32_generic rdma_rxe"
 ).split()
 
 

@@ -512,7 +512,8 @@ def test_huge_pages_bind(group: Cgroup) -> None:
 
         def take() -> None:
             hugetlb = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40000  # MAP_HUGETLB
-            mmap.mmap(-1, 2 * MIB, flags=hugetlb)[0] = 1
+            kept = mmap.mmap(-1, 2 * MIB, flags=hugetlb)
+            kept[0] = 1
             try:
                 mmap.mmap(-1, 2 * MIB, flags=hugetlb)
             except OSError as error:
