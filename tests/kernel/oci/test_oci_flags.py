@@ -9,6 +9,7 @@ import socket
 import subprocess
 from pathlib import Path
 
+import pytest
 from oci_lab import ENV, Runtime, until
 
 from harness import cgroup_directories
