@@ -544,9 +544,10 @@ def rdma_device() -> Iterator[str]:
 
 
 def test_remote_memory_access_binds(group: Cgroup, rdma_device: str) -> None:
-    resources.apply(group, {"rdma": {rdma_device: {"hcaHandles": 1, "hcaObjects": 50}}})
-    limits = group.read("rdma" if "rdma" in group.dirs else UNIFIED, "rdma.max")
-    assert limits.split() == [rdma_device, "hca_handle=1", "hca_object=50"]
+    limits = {"rdma": {rdma_device: {"hcaHandles": 1, "hcaObjects": 50}}}
+    resources.apply(group, {**limits, "devices": [{"allow": True, "access": "rwm"}]})
+    shown = group.read("rdma" if "rdma" in group.dirs else UNIFIED, "rdma.max")
+    assert shown.split() == [rdma_device, "hca_handle=1", "hca_object=50"]
 
     def take() -> None:
         answer = ctypes.create_string_buffer(8)
