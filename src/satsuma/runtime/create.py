@@ -165,7 +165,7 @@ def _delegate(cgroup: Cgroup, config: Config) -> None:
 
 def _limits(config: Config, cgroup: Cgroup) -> list[str]:
     """Return for people what is going to be written."""
-    writes = resources.plan_resources(config.resources, v2=cgroup.is_v2)
+    writes = resources.plan_for(cgroup, config.resources)
     devices = config.resources.get("devices")
     count = len(devices) if isinstance(devices, list) else 0  # checked when they are applied
     return [*(f"{write.name}={write.value}" for write in writes), f"devices: {count} rules"]

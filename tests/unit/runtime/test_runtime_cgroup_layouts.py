@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import math
 import os
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from satsuma.linux.cgroup import Cgroup, Layout, parse_layout
-from satsuma.runtime import resources
+from satsuma.runtime import create, resources
 from satsuma.runtime.errors import ConfigError
 
 V1_CONTROLLERS = (
@@ -116,6 +117,12 @@ def test_hybrid_uses_the_v2_half_for_what_v1_lacks() -> None:
     group = Paper("hybrid", missing=("hugetlb", "rdma"))
     assert _write(group, FULL) == V1_LINES + [f"unified/{line}" for line in V2_REST]
     assert group.enabled == ["hugetlb", "rdma"]
+
+
+def test_people_are_told_what_is_written() -> None:
+    for group in (Paper("v1"), Paper("hybrid", missing=("hugetlb", "rdma")), Paper("v2")):
+        shown = create._limits(SimpleNamespace(resources=FULL), group)
+        assert shown == [*(line.rpartition("/")[2] for line in _write(group, FULL)), "devices: 0 rules"]
 
 
 def test_everything_in_v2() -> None:
