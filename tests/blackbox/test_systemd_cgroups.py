@@ -178,13 +178,37 @@ def test_the_daemon_dies_and_the_containers_are_found_again(
     run("rm", container)
 
 
-@needs_systemd
-def test_a_killed_monitor_takes_its_scope_along(engine: harness.Daemon, run: harness.Client) -> None:
-    container = run("run", "-d", "busybox", "sleep", "1000")
+def _monitor_of(run: harness.Client, container: str) -> int:
     pid = int(run("inspect", "--format", "{{.State.Pid}}", container))
     monitor = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     assert "satsuma" in Path(f"/proc/{monitor}/cmdline").read_text()
+    return monitor
+
+
+@needs_systemd
+def test_the_daemon_and_a_monitor_die_and_the_container_starts_again(
+    engine: harness.Daemon, run: harness.Client
+) -> None:
+    container = run("run", "-d", "--memory", "64m", "busybox", "sleep", "1000")
+    unit = f"satsuma-{container}.scope"
+    monitor = _monitor_of(run, container)
+    engine.kill()
     os.kill(monitor, signal.SIGKILL)
+    engine.start()
+    harness.eventually(lambda: run("inspect", "--format", "{{.State.Status}}", container) == "exited")
+    harness.eventually(lambda: _units() == [])
+    harness.eventually(lambda: harness.cgroup_directories(container) == [])
+    run("start", container)
+    assert _show(unit, "ActiveState")["ActiveState"] == "active"
+    run("rm", "-f", container)
+    harness.eventually(lambda: _units() == [])
+    harness.eventually(lambda: harness.cgroup_directories(container) == [])
+
+
+@needs_systemd
+def test_a_killed_monitor_takes_its_scope_along(engine: harness.Daemon, run: harness.Client) -> None:
+    container = run("run", "-d", "busybox", "sleep", "1000")
+    os.kill(_monitor_of(run, container), signal.SIGKILL)
     harness.eventually(lambda: run("inspect", "--format", "{{.State.Status}}", container) == "exited")
     harness.eventually(lambda: _units() == [])
     run("rm", container)
