@@ -466,10 +466,43 @@ def _plan(context: Context, values: Values, args: list[str]) -> int:
     return 0
 
 
-def _no_criu(context: Context, values: Values, args: list[str]) -> int:
-    from satsuma.runtime import criu
+def _checkpoint(context: Context, values: Values, args: list[str]) -> int:
+    from satsuma.runtime import checkpoint
 
-    raise RuntimeFailure(criu.reason(context.criu))
+    container = state.load(context.root, _one_id(args, "checkpoint"))
+    checkpoint.checkpoint(container, context.criu, values, _warner(context))
+    return 0
+
+
+def _restore(context: Context, values: Values, args: list[str]) -> int:
+    from satsuma.linux import prctl
+    from satsuma.runtime import checkpoint, maker, manager
+    from satsuma.runtime.console import Foreground
+
+    options = _options(context, values)
+    container_id = _one_id(args, "restore")
+    if not values.get("no-subreaper"):
+        prctl.set_child_subreaper()
+    foreground = None if options.detach else Foreground()
+    if foreground is not None:
+        options.open_terminal = foreground.open_terminal
+    try:
+        container, init = checkpoint.restore(context.root, container_id, context.criu, values, options)
+        try:
+            maker.deliver(init, options)
+        except BaseException:
+            manager.delete_container(container, force=True, warn=_warner(context))
+            raise
+    except RuntimeFailure:
+        if foreground is not None:
+            foreground.close()
+        raise
+    if foreground is None:
+        return 0
+    status = foreground.wait(init.pidfd, init.console_master_fd)
+    foreground.close()
+    manager.delete_container(container, force=True, warn=_warner(context))
+    return status
 
 
 _RESOURCES = (
@@ -483,7 +516,7 @@ _EXEC = (
     "cgroup:list ignore-paused no-new-keyring explain"
 )
 _CRIU = (
-    "image-path:str work-path:str tcp-established ext-unix-sk shell-job lazy-pages file-locks "
+    "image-path:str work-path:str tcp-established ext-unix-sk shell-job file-locks "
     "manage-cgroups-mode:str empty-ns:list auto-dedup"
 )
 # command: (flags, function)
@@ -504,11 +537,10 @@ COMMANDS: dict[str, tuple[str, Callable[[Context, Values, list[str]], int]]] = {
     "spec": ("bundle,b:str rootless", _spec),
     "features": ("", _features),
     "plan": ("bundle,b:str", _plan),
-    "checkpoint": (f"{_CRIU} leave-running pre-dump page-server:str parent-path:str status-fd:int", _no_criu),
+    "checkpoint": (f"{_CRIU} leave-running pre-dump page-server:str parent-path:str", _checkpoint),
     "restore": (
-        f"{_CRIU} bundle,b:str detach,d pid-file:str console-socket:str no-subreaper no-pivot lsm-profile:str "
-        "lsm-mount-context:str",
-        _no_criu,
+        f"{_CRIU} bundle,b:str detach,d pid-file:str console-socket:str no-subreaper lsm-profile:str",
+        _restore,
     ),
 }
 

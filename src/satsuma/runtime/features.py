@@ -45,7 +45,7 @@ def features() -> dict[str, Any]:
             "mountExtensions": {"idmap": {"enabled": True}},
             "netDevices": {"enabled": True},
         },
-        "annotations": {"org.opencontainers.runc.checkpoint.enabled": "false"},
+        "annotations": {"org.opencontainers.runc.checkpoint.enabled": "true"},
         "potentiallyUnsafeConfigAnnotations": ["org.systemd.property."],
     }
 

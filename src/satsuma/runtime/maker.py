@@ -137,6 +137,28 @@ def create_container(
     root: str, container_id: str, bundle: str, options: Options
 ) -> tuple[Container, create.Init]:
     """Make a container that waits for `start_container`; leaves nothing behind when it fails."""
+    container, config, group = prepare(root, container_id, bundle, options)
+    try:
+        preserve = options.preserve_fds
+        if config.process is not None:
+            preserve += _pass_listen_fds(config.process.env)
+        if os.environ.get("NOTIFY_SOCKET"):
+            from satsuma.runtime import sdnotify
+
+            sdnotify.prepare(container, config)
+        init = _create(container, config, group, options, preserve)
+    except BaseException:
+        container.remove_directory()
+        raise
+    return container, init
+
+
+def prepare(root: str, container_id: str, bundle: str, options: Options) -> tuple[Container, Config, Cgroup]:
+    """Check a bundle and take the id; return the container without processes, its configuration and its group.
+
+    Raises:
+        RuntimeFailure: nothing is left behind.
+    """
     try:
         os.stat(bundle)
     except OSError as error:
@@ -146,9 +168,6 @@ def create_container(
         options.trace.at("config", bundle + "/config.json")
     raw = load_config(bundle)
     config = parse(raw)
-    preserve = options.preserve_fds
-    if config.process is not None:
-        preserve += _pass_listen_fds(config.process.env)
     if config.process is None and not options.may_lack_process:
         raise RuntimeFailure("process property must not be empty")
     _check_environment(
@@ -170,15 +189,10 @@ def create_container(
         container.data.update(_first_state(raw, group, bundle, rootfs))
         # Before there is anything to remove: when we are killed, `delete --force` must know what to look for.
         container.save()
-        if os.environ.get("NOTIFY_SOCKET"):
-            from satsuma.runtime import sdnotify
-
-            sdnotify.prepare(container, config)
-        init = _create(container, config, group, options, preserve)
     except BaseException:
         container.remove_directory()
         raise
-    return container, init
+    return container, config, group
 
 
 def group_for(config: Config, container_id: str, *, systemd: bool) -> Cgroup:
@@ -261,7 +275,7 @@ def _create(
             on_runtime_hooks=runtime_hooks,
         )
         try:
-            _deliver(init, options)
+            deliver(init, options)
         except BaseException:
             _discard(init, group)
             raise
@@ -307,7 +321,7 @@ def _enter_intel_rdt(container: Container) -> None:
         raise RuntimeFailure(f"unable to join Intel RDT group {stored}: {error_text(error)}") from error
 
 
-def _deliver(init: create.Init, options: Options) -> None:
+def deliver(init: create.Init, options: Options) -> None:
     """Hand out terminal, pidfd and pid file."""
     if options.console_socket and init.console_master_fd is not None:
         send_fd(options.console_socket, init.console_master_fd, b"/dev/ptmx")
@@ -409,7 +423,7 @@ def exec_process(
         console=options.console_size,
     )
     try:
-        _deliver(init, options)
+        deliver(init, options)
     except BaseException:
         pidfd.send_signal(init.pidfd, 9)
         raise

@@ -183,7 +183,7 @@ def test_log_file_in_json(oci: Oci) -> None:
 def test_unsupported_flags_are_refused(oci: Oci) -> None:
     assert "not defined: -foo" in oci("create", "--foo", "x")[2]
     assert oci("checkpoint", oci.id)[0] == 1
-    assert "criu" in oci("restore", oci.id)[2]
+    assert "criu" in oci("--criu", "/nonexistent", "restore", oci.id)[2]
     assert oci.ok("--version").startswith("satsuma-oci version")
 
 
