@@ -7,6 +7,7 @@ that a new one is a decision and not an accident.  An entry that no longer excus
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import satsuma
 
 ROOT = Path(satsuma.__file__).parent
+REPOSITORY = Path(__file__).parents[2]
 
 # Between clone and execve.  What they import from `linux` is not among them as a whole: `Root`, `mount`, `pty`, `ns`,
 # `caps`, `prctl`, `passwd` and the part of `seccomp` that loads.
@@ -410,6 +412,30 @@ def test_regular_expressions_match_whole_strings():
             if node.args and isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str):
                 pattern = node.args[0].value
                 assert not (pattern.startswith("^") and pattern.endswith("$")), (module, node.lineno)
+
+
+def test_privileged_programs_take_no_code_from_their_surroundings():
+    """P-19: neither PYTHONPATH nor a user's site-packages nor the working directory."""
+    from satsuma.monitor import client
+
+    assert {"-I", "-S", "-B"} <= set(client._default_command("cgroupfs")[1:-1])
+    assert 'exec "$python" -IS "$self" "$@"' in (REPOSITORY / "programs/satsuma-oci").read_text()
+
+
+def test_each_rule_is_held_by_a_test_that_exists():
+    """The tables of ARCHITECTURE.md, "Isolation"."""
+    text = (REPOSITORY / "ARCHITECTURE.md").read_text()
+    rows = re.findall(r"^\| ([PT]-R?\d\d) \|[^|]*\|(.*)\|$", text, re.M)
+    wanted = [f"P-{number:02}" for number in range(1, 21)]
+    wanted += [f"T-R{number:02}" for number in (*range(1, 24), 26)]
+    assert [rule for rule, _ in rows] == wanted
+    for rule, tests in rows:
+        named = re.findall(r"`([a-z_/]+\.py)(?:::(\w+))?`", tests)
+        assert named, rule
+        for path, test in named:
+            content = (REPOSITORY / "tests" / path).read_text()
+            assert not test or f"def {test}(" in content, (rule, path, test)
+            assert test or rule in content, (rule, path)
 
 
 def test_nothing_about_security_hangs_on_assert():

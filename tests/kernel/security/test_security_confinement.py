@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import fcntl
+import json
 import os
 import pty
 import re
@@ -292,6 +293,25 @@ def test_a_profile_that_cannot_be_applied_starts_nothing(
         config["linux"].update(change)
         done = bundles.run(bundle, config)
         assert done.returncode != 0 and "ran" not in done.stdout, change
+
+
+def test_a_profile_that_can_be_applied_binds(
+    satsuma: harness.Client, bundles: Bundles, tmp_path: Path
+) -> None:
+    profile = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 39}],
+    }
+    path = tmp_path / "profile.json"
+    path.write_text(json.dumps(profile))
+    options = ["--security-opt", f"seccomp={path}", "--security-opt", "apparmor=unconfined"]
+    done = satsuma.run("run", "--rm", *options, "busybox", "sh", "-c", "echo ran; mkdir /x", check=False)
+    assert done.stdout == "ran\n" and "not empty" in done.stderr.lower()
+    bundle, config = bundles.make("sh", "-c", "echo ran; mkdir /x")
+    config["linux"]["seccomp"] = profile
+    config["process"]["apparmorProfile"] = "unconfined"
+    done = bundles.run(bundle, config)
+    assert done.stdout == "ran\n" and "not empty" in done.stderr.lower()
 
 
 @pytest.mark.skipif(os.path.isdir("/sys/kernel/security/apparmor"), reason="this kernel has AppArmor")
