@@ -11,6 +11,7 @@ import select
 import signal
 import socket
 import subprocess
+import time
 import uuid
 from pathlib import Path
 
@@ -292,3 +293,40 @@ def test_a_file_of_the_host_as_stream_is_refused_and_the_container_runs_on(box: 
     assert result.code == 1 and "fd=1" in result.err
     counted(box, count(box))
     assert box.state()["status"] == "running"
+
+
+@pytest.mark.parametrize("command", ["checkpoint", "restore"])
+def test_a_runtime_that_is_killed_leaves_nothing_that_delete_does_not_remove(
+    box: Runtime, command: str
+) -> None:
+    box.sh(COUNT)
+    run(box)
+    counted(box)
+    if command == "restore":
+        dump(box)
+        args = ["restore", "-d", "--image-path", "images", "-b", str(box.bundle), box.id]
+    else:
+        args = ["checkpoint", "--image-path", "images", "--leave-running", box.id]
+    quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    began = time.monotonic()
+    subprocess.run(box.argv(*args), env=ENV, cwd=box.directory, check=True, timeout=60, **quiet)  # type: ignore[call-overload]
+    took = time.monotonic() - began
+    for part in range(1, 12):
+        if command == "restore":
+            box.ok("delete", "--force", box.id)
+            assert not list(Path("/sys/fs/cgroup").glob(f"*/{box.id}"))
+            assert str(box.rootfs) not in Path("/proc/self/mountinfo").read_text()
+        killed = subprocess.Popen(box.argv(*args), env=ENV, cwd=box.directory, **quiet)  # type: ignore[call-overload]
+        time.sleep(took * part / 11)
+        killed.kill()
+        killed.wait()
+    box.ok("delete", "--force", box.id)
+    needle = str(box.rootfs).encode()
+    until(lambda: not any(needle in mounts_of(pid) for pid in os.listdir("/proc") if pid.isdigit()))
+
+
+def mounts_of(pid: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/mountinfo").read_bytes()
+    except OSError:
+        return b""
