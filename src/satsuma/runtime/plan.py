@@ -10,6 +10,7 @@ Source: runtime-spec runtime.md#lifecycle; runc libcontainer/{rootfs_linux,stand
 from __future__ import annotations
 
 from satsuma.linux import caps, lsm, ns, seccomp, syscalls
+from satsuma.runtime import resources
 from satsuma.runtime.config import Config, Process, normalise_sysctl
 from satsuma.runtime.errors import ConfigError
 from satsuma.runtime.mounts import MountSpec, parse_mount
@@ -251,6 +252,9 @@ def plan_init(
     extras = extras or Extras()
     plan = Plan(config.process, extras)
     plan.config = config
+    resources.check(config.resources)
+    if (config.resources.get("memory") or {}).get("kernel"):
+        plan.warnings.append("ignoring memory.kernel: kernels from 5.16 on have no such limit")
     _plan_capabilities(plan, held_caps)
     _plan_filter(plan, config.seccomp)
     _plan_namespaces(plan, config, cgroup)

@@ -64,13 +64,17 @@ class Write:
         return f"cgroup {self.controller or 'unified'}: {self.name} = {self.value}"
 
 
-_INT, _UINT, _SHORT, _WORD = "int64", "uint64", "uint16", "uint32"
+_INT, _UINT, _SHORT, _WORD, _PERCENT = "int64", "uint64", "uint16", "uint32", "percent"
 # Go's types of the specification: (lowest, highest).
 _RANGES = {
     _INT: (-(1 << 63), (1 << 63) - 1),
     _UINT: (0, (1 << 64) - 1),
     _SHORT: (0, (1 << 16) - 1),
     _WORD: (0, (1 << 32) - 1),
+    _PERCENT: (
+        -(1 << 63),
+        (1 << 64) - 1,
+    ),  # the planner says which are none; -1 and its unsigned form mean unset
 }
 _DEVICE = {"major": _INT, "minor": _INT}
 _RATES = [{**_DEVICE, "rate": _UINT}]
@@ -78,7 +82,7 @@ _RATES = [{**_DEVICE, "rate": _UINT}]
 _SHAPES: dict[str, Any] = {
     "memory": {
         **dict.fromkeys(("limit", "reservation", "swap", "kernel", "kernelTCP"), _INT),
-        "swappiness": _UINT,
+        "swappiness": _PERCENT,
         **dict.fromkeys(("disableOOMKiller", "useHierarchy", "checkBeforeUpdate"), bool),
     },
     "cpu": {

@@ -116,8 +116,12 @@ def update(container: Container, values: Json) -> None:
     """Apply new limits and remember them."""
     if container.status() == "stopped":
         raise RuntimeFailure("container not running")
+    asked = wanted(values)
+    resources.check(asked)
     _update_intel_rdt(container, values)
-    changes = {key: value for key, value in wanted(values).items() if value not in (None, {}, [])}
+    if (asked.get("memory") or {}).get("kernel"):
+        raise ConfigError("memory.kernel: kernel memory limits are not supported")
+    changes = {key: value for key, value in asked.items() if value not in (None, {}, [])}
     try:
         resources.update(container.cgroup(layout()), changes)
     except OSError as error:

@@ -244,6 +244,21 @@ def test_too_little_memory_says_so(box: Runtime) -> None:
     assert "container init was OOM-killed (memory limit too low?)" in box.refused()
 
 
+def test_a_limit_of_kernel_memory_is_no_secret_failure(box: Runtime) -> None:
+    box.linux["resources"]["memory"] = {"kernel": 1 << 24}
+    box.args("true")
+    result = box.run()
+    assert result.code == 0 and "ignoring memory.kernel" in result.err
+    del box.linux["resources"]["memory"]
+    box.args("sleep", "100")
+    box.start()
+    changes = {"memory": {"kernel": 1 << 24}}
+    result = box("update", "--resources", "-", box.id, stdin=json.dumps(changes))
+    assert result.code == 1 and "kernel memory limits are not supported" in result.err
+    result = box("update", "--resources", "-", box.id, stdin='{"memory": {"limit": "1G"}}')
+    assert result.code == 1 and "linux.resources.memory.limit has the wrong type" in result.err
+
+
 def test_the_rootless_example_runs(box: Runtime) -> None:
     other = box.directory / "other"
     other.mkdir()

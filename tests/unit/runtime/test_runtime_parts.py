@@ -111,7 +111,7 @@ def test_features_tell_the_spec_versions() -> None:
     known = features.features()
     assert known["ociVersionMin"] == "1.0.0"
     assert "rro" in known["mountOptions"] and "rbind" in known["mountOptions"]
-    assert known["annotations"]["org.opencontainers.runc.checkpoint.enabled"] == "false"
+    assert known["annotations"]["org.opencontainers.runc.checkpoint.enabled"] == "true"
 
 
 def _elf(interpreter: bytes) -> bytes:
