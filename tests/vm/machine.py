@@ -133,7 +133,9 @@ busybox mount -t tmpfs -o mode=755 upper /upper
 busybox mkdir -p /upper/u /upper/w
 busybox mount -t overlay -o lowerdir=/host,upperdir=/upper/u,workdir=/upper/w root /new
 for place in proc sys dev; do busybox mount --move /$place /new/$place; done
-busybox mkdir -p /new/run /new/tmp /new/out /new/dev/pts /new/dev/shm
+busybox mkdir -p /new/run /new/tmp /new/out /new/dev/pts /new/dev/shm /new/project
+# Kept, in case it lies below one of the directories that get a file system of their own.
+busybox mount --bind /new@PROJECT@ /new/project
 busybox mount -t tmpfs run /new/run
 busybox mount -t tmpfs -o mode=1777 tmp /new/tmp
 busybox mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /new/dev/pts
@@ -145,13 +147,14 @@ exec busybox switch_root /new /bin/sh /out/guest
 
 # The first program in the full root.
 GUEST = """
-cd {project}
 {layout}
 ip link set lo up 2>/dev/null
 hostname satsuma-vm
 export HOME=/root PATH={path} PYTHONDONTWRITEBYTECODE=1 SATSUMA_VM=1 LC_ALL=C.UTF-8 TMPDIR=/tmp
 # Not the memory's file system: that has no attributes of users and no mapped ids.
 mount -t ext4 /dev/vdc /tmp && chmod 1777 /tmp
+[ -d {project} ] || {{ mkdir -p {project} && mount --bind /project {project}; }}
+cd {project}
 [ -b /dev/vda ] && mkswap /dev/vda >/dev/null && swapon /dev/vda
 echo "satsuma-vm: $(uname -r), up $(cut -d. -f1 /proc/uptime) s" >/dev/console
 cat >/run/command <<'END_OF_COMMAND'
@@ -225,7 +228,7 @@ def make_initramfs(kernel: Kernel) -> bytes:
         ("modules", 0o40755, b"", (0, 0)),
         ("dev/console", 0o20600, b"", (5, 1)),
         ("bin/busybox", 0o100755, Path(shutil.which("busybox") or "/bin/busybox").read_bytes(), (0, 0)),
-        ("init", 0o100755, INIT.encode(), (0, 0)),
+        ("init", 0o100755, INIT.replace("@PROJECT@", str(PROJECT)).encode(), (0, 0)),
         ("modules.list", 0o100644, "\n".join(path.name for path in modules).encode(), (0, 0)),
         *((f"modules/{path.name}", 0o100644, path.read_bytes(), (0, 0)) for path in modules),
         ("TRAILER!!!", 0, b"", (0, 0)),
