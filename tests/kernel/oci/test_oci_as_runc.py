@@ -324,7 +324,7 @@ def signalled(runtime: Runtime, name: str) -> tuple[str, int, str, str]:
     runtime.start()
     until(ready.exists)
     result = runtime("kill", runtime.id, name)
-    if name in ("TERM", "SIGUSR1", "usr2", "10"):
+    if name in ("TERM", "SIGUSR1", "usr2", "10", ""):
         until(lambda: log.exists() and log.read_text())
     noted = log.read_text() if log.exists() else ""
     runtime("delete", "-f", runtime.id)

@@ -163,7 +163,7 @@ def test_tables(limits: dict, v1: list[str] | None, v2: list[str] | None) -> Non
         ({"memory": {"limit": 9, "swap": 5}}, False, "memory\\+swap"),
         ({"memory": {"limit": -1, "swap": 5}}, True, "without memory limit"),
         ({"memory": {"kernelTCP": 5}}, True, "not possible"),
-        ({"memory": {"swappiness": -2}}, False, "out of range"),
+        ({"memory": {"swappiness": -2}}, False, "valid range is 0-100"),
         ({"cpu": {"realtimePeriod": 5}}, True, "not possible"),
         ({"network": {"priorities": [{"name": "eth0", "priority": 5}]}}, True, "not possible"),
         ({"blockIO": {"weightDevice": [{"major": 8, "minor": 0, "leafWeight": 5}]}}, True, "leafWeight"),
