@@ -6,6 +6,7 @@ Source: docker documentation of these commands; measured on docker 28.2.
 from __future__ import annotations
 
 import os
+import re
 
 from satsuma.cli.client import escape
 from satsuma.cli.errors import CliError
@@ -131,20 +132,21 @@ def _outer(binding: dict[str, Any]) -> str:
     return f"[{address}]:{binding['HostPort']}" if ":" in address else f"{address}:{binding['HostPort']}"
 
 
-def natural_key(text: str) -> list[tuple[int, str]]:
-    """Return a key that sorts runs of digits as numbers."""
-    parts: list[tuple[int, str]] = []
-    word = ""
-    for char in text:
-        if word and char.isdigit() != word[-1].isdigit():
-            parts.append(_part(word))
-            word = ""
-        word += char
-    return [*parts, _part(word)] if word else parts
+def natural_key(text: str) -> list[tuple[int, int, int]]:
+    """Return a key that sorts runs of digits as numbers, and all else by its code.
 
+    A number stands where its first digit does, before letters; of equal ones that with fewer zeros in front
+    comes first.
 
-def _part(word: str) -> tuple[int, str]:
-    return (int(word), "") if word.isdecimal() else (-1, word)
+    Source: github.com/fvbommel/sortorder `NaturalLess`, with which the docker command line sorts.
+    """
+    key = []
+    for digits, other in re.findall(r"([0-9]+)|(.)", text, re.DOTALL):
+        if digits:
+            key.append((ord("0"), int(digits), len(digits) - len(digits.lstrip("0"))))
+        else:
+            key.append((ord(other), 0, 0))
+    return key
 
 
 _KINDS = "CAD"

@@ -61,6 +61,15 @@ def test_ports_are_shown_in_ranges() -> None:
 
 def test_natural_order() -> None:
     assert sorted(["n10", "n9", "host", "bridge"], key=natural_key) == ["bridge", "host", "n9", "n10"]
+    # As `docker volume ls` sorts names that begin with digits.
+    assert sorted(["data", "9f", "10a", "v01", "v1", "-x"], key=natural_key) == [
+        "-x",
+        "9f",
+        "10a",
+        "data",
+        "v1",
+        "v01",
+    ]
 
 
 def test_ellipsis() -> None:
