@@ -94,6 +94,10 @@ def test_names_and_signals(client: harness.Client) -> None:
                 ["kill", "-s", "99", "one1"],
                 "cannot kill container: one1: the linux daemon does not support signal 99",
             ),
+            (["kill", "-s", "FOO", "nope"], "cannot kill container: nope: invalid signal: FOO"),
+            (["network", "connect", "nope", "nope"], "No such container: nope"),
+            (["network", "disconnect", "nope", "nope"], "No such container: nope"),
+            (["save", "nope"], "No such image: nope\n"),
             (["stop", "-s", "FOO", "one1"], "cannot stop container: one1: invalid signal: FOO"),
             (["top", "one1", "-o", "foo"], "daemon: ps: error: unknown user-defined format specifier"),
             (
@@ -105,6 +109,9 @@ def test_names_and_signals(client: harness.Client) -> None:
             done = client.run(*arguments, check=False)
             assert done.returncode == 1
             assert words in done.stderr
+        done = client.run("create", "--log-driver", "nope", "busybox", check=False)
+        assert done.returncode == 1
+        assert 'error looking up logging plugin nope: plugin "nope" not found' in done.stderr
         done = client.run("exec", "-w", "/nope", "one1", "pwd", check=False)
         assert done.returncode == 127
         assert (

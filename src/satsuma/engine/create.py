@@ -192,9 +192,11 @@ def merge_log_config(asked: LogConfig, default: LogConfig) -> LogConfig:
     """Return the log configuration of a container.
 
     Raises:
-        InvalidParameter: `logger: no log driver named 'x' is registered`.
+        InvalidParameter: in dockerd's words, which takes a driver that it has not for a plugin.
     """
     kind = asked.type or default.type
+    if kind not in logs.DRIVERS:
+        raise InvalidParameter(f'error looking up logging plugin {kind}: plugin "{kind}" not found')
     options = dict(asked.config or {})
     if kind == default.type:
         options = dict(default.config or {}) | options

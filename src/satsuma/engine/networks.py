@@ -84,8 +84,8 @@ class Networks:
     async def connect(self, ref: str, container: str, endpoint: EndpointSettings | None) -> None:
         """Connect a container, at once when it runs, else with its next start."""
         core = self._core
-        network = core.networks.get(ref)
         record = core.registry.find(container)
+        network = core.networks.get(ref)
         settings = endpoint or EndpointSettings()
         self._check_connect(record, network)
         endpoints.check_settings(network.name, settings)
@@ -134,8 +134,8 @@ class Networks:
     async def disconnect(self, ref: str, container: str, force: bool) -> None:
         """Disconnect a container."""
         core = self._core
-        network = core.networks.get(ref)
         record = core.registry.find(container)
+        network = core.networks.get(ref)
         if record.host.network_mode == "host" and network.name == "host":
             raise InvalidParameter(
                 "cannot disconnect container from host network - container was created in host network mode"

@@ -303,10 +303,10 @@ async def kill(core: Core, reference: str, signal: str) -> None:
     Raises:
         Conflict: `cannot kill container: x: container y is not running`.
     """
-    record = core.registry.find(reference)
     signum = parse_signal(signal or "SIGKILL", limit=MAX_NUMBER)
     if signum > RTMAX:
         raise InvalidParameter(f"the linux daemon does not support signal {signum}")
+    record = core.registry.find(reference)
     if not record.state.is_up:
         raise Conflict(f"cannot kill container: {reference}: container {record.id} is not running")
     if await _stop_restarting(core, record):

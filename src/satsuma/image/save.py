@@ -15,7 +15,7 @@ import msgspec
 
 from satsuma.base.errors import InvalidParameter
 from satsuma.base.ids import sha256_digest
-from satsuma.image.catalog import Catalog
+from satsuma.image.catalog import Catalog, NoSuchImage
 from satsuma.image.layering import layer_tar
 from satsuma.image.model import Image
 from satsuma.spec.image import MEDIA_INDEX, MEDIA_LAYER, MEDIA_MANIFEST, encode_manifest
@@ -62,6 +62,11 @@ def _matches(catalog: Catalog, name: str) -> list[tuple[Image, Reference | None]
                     found.append((image, other))
         if found:
             return found
+        try:
+            return [(catalog.resolve(name), None)]
+        except NoSuchImage:
+            # dockerd 28 does not say ":latest" here: all tags were meant.
+            raise NoSuchImage(name) from None
     image = catalog.resolve(name)
     by_tag = ref.tag and not ref.digest and catalog.lookup(ref) == image.id
     return [(image, ref if by_tag else None)]
