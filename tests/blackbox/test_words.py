@@ -104,6 +104,12 @@ def test_names_and_signals(client: harness.Client) -> None:
                 ["update", "-m", "50m", "one1"],
                 "Memory limit should be smaller than already set memoryswap limit, update the memoryswap",
             ),
+            (["network", "create", "--subnet", "x", "n"], "invalid subnet x: invalid CIDR block notation"),
+            (
+                ["network", "create", "--subnet", "x", "--subnet", "10.1.0.0/16", "n"],
+                "invalid CIDR address: x\n",
+            ),
+            (["events", "--since", "x"], 'failed to parse value as time or duration: "x"'),
             (["rm", "--link", "nope"], "No such container: nope"),
         ):
             done = client.run(*arguments, check=False)

@@ -23,23 +23,27 @@ def parse_size(text: str) -> int:
     """Parse `10m`, `1.5GiB`, `512`, `64 kB` to bytes; every unit is binary, as for `--memory`.
 
     Raises:
-        ValueError: `invalid size: 'x'`.
+        ValueError: `invalid size: 'x'`, `invalid suffix: 'x'`.
+    Source: docker/go-units size.go `parseSize`.
     """
     body = text.strip()
     split = len(body)
     while split and body[split - 1] not in "0123456789.":
         split -= 1
-    number, unit = body[:split], body[split:].strip().lower()
+    number, suffix = body[:split], body[split:].strip()
+    unit = suffix = suffix.lower() if len(suffix) <= 3 else suffix
     if (len(unit) == 3 and unit.endswith("ib")) or (len(unit) == 2 and unit.endswith("b")):
         unit = unit[0]
     elif unit == "b":
         unit = ""
     whole, _, fraction = number.removeprefix("-").partition(".")
-    if unit not in _BINARY_EXPONENT or not whole or not _DIGITS.issuperset(whole + fraction):
+    if not whole or not _DIGITS.issuperset(whole + fraction):
         raise ValueError(f"invalid size: '{text}'")
     value = float(number) if fraction else int(number)
-    if value < 0:
+    if value < 0 or number.startswith("-"):
         raise ValueError(f"invalid size: '{text}'")
+    if unit not in _BINARY_EXPONENT:
+        raise ValueError(f"invalid suffix: '{suffix}'")
     return int(value * 1024 ** _BINARY_EXPONENT[unit])
 
 

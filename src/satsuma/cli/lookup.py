@@ -59,6 +59,8 @@ def timestamp(text: str, flag: str) -> str | None:
 
     Durations count back from now on this side's clock, times without a zone are in this side's zone.
 
+    Args:
+        flag: where it was given, for the error; "" where docker does not say it.
     Raises:
         CliError: neither a time nor a duration.
     """
@@ -72,9 +74,8 @@ def timestamp(text: str, flag: str) -> str | None:
         is_duration = text[:1] in "0123456789-+" and text[-1:] in "smh"
         ns = parse_time(text) if is_duration or _has_zone(text) else _local(text)
     except (ValueError, IndexError):
-        raise CliError(
-            f'invalid value for "{flag}": failed to parse value as time or duration: "{text}"'
-        ) from None
+        where = f'invalid value for "{flag}": ' if flag else ""
+        raise CliError(f'{where}failed to parse value as time or duration: "{text}"') from None
     seconds, fraction = divmod(ns, 1_000_000_000)
     return f"{seconds}.{fraction:09d}" if ns <= now_ns() + (1 << 62) else text
 

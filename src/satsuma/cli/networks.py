@@ -104,11 +104,21 @@ def create(session: Session, flags: Flags) -> None:
 
 
 def _ipam(flags: Flags) -> dict[str, Any]:
-    import ipaddress
-
     subnets, ranges, gateways = flags["subnet"], flags["ip-range"], flags["gateway"]
     if len(subnets) < len(ranges) or len(subnets) < len(gateways):
         raise CliError("every ip-range or gateway must have a corresponding subnet")
+    if len(subnets) == 1 and not (ranges or gateways or any(flags["aux-address"].values())):
+        # Nothing to be compared with it: the engine judges it.
+        config = [{"Subnet": subnets[0], "AuxiliaryAddresses": {}}]
+    else:
+        config = _pools(flags, subnets, ranges, gateways)
+    return {"Driver": flags["ipam-driver"], "Options": flags["ipam-opt"], "Config": config}
+
+
+def _pools(flags: Flags, subnets: list[str], ranges: list[str], gateways: list[str]) -> list[dict[str, Any]]:
+    """Put ranges and addresses to the subnets that they are in."""
+    import ipaddress
+
     try:
         networks = {text: ipaddress.ip_network(text, strict=False) for text in subnets}
         pools: dict[str, dict[str, Any]] = {
@@ -143,8 +153,9 @@ def _ipam(flags: Flags) -> dict[str, Any]:
             if text:
                 place(text, "aux-address")["AuxiliaryAddresses"][name] = text
     except ValueError as error:
-        raise CliError(f"invalid CIDR address: {error}") from None
-    return {"Driver": flags["ipam-driver"], "Options": flags["ipam-opt"], "Config": list(pools.values())}
+        # Python's words begin with the address in quotes.
+        raise CliError(f"invalid CIDR address: {str(error).partition(' ')[0].strip(chr(39))}") from None
+    return list(pools.values())
 
 
 def _refuse_overlap(networks: list[Any]) -> None:

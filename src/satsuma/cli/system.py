@@ -25,8 +25,8 @@ def events(session: Session, flags: Flags) -> None:
     """Print what happens, as it happens."""
     template = _template(flags["format"])
     query = {
-        "since": timestamp(flags["since"], "since"),
-        "until": timestamp(flags["until"], "until"),
+        "since": timestamp(flags["since"], ""),
+        "until": timestamp(flags["until"], ""),
         "filters": as_filters(flags["filter"]),
     }
     answer = session.engine.request("GET", "/events", query)

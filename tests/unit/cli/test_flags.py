@@ -96,6 +96,7 @@ def test_a_bare_variable_takes_the_value_of_the_client(monkeypatch: pytest.Monke
         (["-m"], "flag needs an argument: 'm' in -m"),
         (["--=x"], "bad flag syntax: --=x"),
         (["---all"], "bad flag syntax: ---all"),
+        (["-m", "1x"], 'invalid argument "1x" for "-m, --memory" flag: invalid suffix: \'x\''),
         (["-m", "abc"], 'invalid argument "abc" for "-m, --memory" flag: invalid size: \'abc\''),
         (
             ["-n", "x"],
