@@ -103,3 +103,16 @@ def test_drawing():
 def test_wrap_keeps_every_word_and_shows_control_characters():
     text = "x" * 30 + " a b\x1b[31m c"
     assert wrap(text, 11) == ["x" * 30, "a b\\x1b[31m", "c"]
+
+
+def test_a_clock_that_the_filter_refuses_does_not_end_the_start(monkeypatch: pytest.MonkeyPatch):
+    trace = Trace()
+    trace.bind(plan_init(parse(spec()), Extras(), held_caps=-1))
+    trace.reached("prepare")
+
+    def refused() -> int:
+        raise PermissionError
+
+    monkeypatch.setattr("satsuma.runtime.trace.time.perf_counter_ns", refused)
+    trace.reached("chdir")
+    assert [(name, took) for _, name, _, _, took, _ in trace.rows() if name == "prepare"] == [("prepare", 0)]
