@@ -1,4 +1,4 @@
-"""`run --explain`: the steps of a start, from the engine to execve, on standard error."""
+"""`run --explain` and `exec --explain`: the steps of a start, from the engine to execve, on standard error."""
 
 from __future__ import annotations
 
@@ -40,5 +40,34 @@ def test_explained_in_the_background(satsuma: harness.Client) -> None:
     container = done.stdout.strip()
     try:
         assert "execve" in done.stderr
+    finally:
+        satsuma("rm", "-f", container)
+
+
+def test_explained_exec(satsuma: harness.Client) -> None:
+    container = satsuma("run", "-d", "busybox", "sleep", "100").strip()
+    try:
+        for _ in range(2):  # the second has a helper that was born ahead
+            done = satsuma.run("exec", "--explain", container, "sh", "-c", "echo hello; exit 3", check=False)
+            assert (done.returncode, done.stdout) == (3, "hello\n")
+            words = (
+                "the engine: satsumad",
+                "  process\n",
+                "CLONE_NEWPID",
+                "setresuid",
+                "capset clone",
+                "capset  ",
+                "execve  ",
+                "beside the container's first process",
+            )
+            places = [done.stderr.find(word) for word in words]
+            assert places == sorted(places) and places[0] >= 0, (places, done.stderr)
+        done = satsuma.run("exec", "--explain", container, "/nope", check=False)
+        assert done.returncode == 127
+        assert "failed here" in done.stderr and "no such file or directory" in done.stdout + done.stderr
+        done = satsuma.run("exec", "-d", "--explain", container, "true")
+        assert "execve" in done.stderr and done.stdout == ""
+        # Nobody asks, nobody pays, nobody is told.
+        assert satsuma.run("exec", container, "true").stderr == ""
     finally:
         satsuma("rm", "-f", container)

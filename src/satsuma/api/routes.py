@@ -87,6 +87,7 @@ _EXTENSIONS = (
     Route("POST", "/satsuma/images/bootstrap", extensions.bootstrap, Life.CANCEL),
     Route("GET", "/satsuma/containers/{name}/anatomy", extensions.anatomy),
     Route("GET", "/satsuma/containers/{name}/explain", extensions.explain, Life.CANCEL),
+    Route("GET", "/satsuma/exec/{name}/explain", extensions.explain_exec, Life.CANCEL),
     Route("GET", "/satsuma/system/check", extensions.check),
     Route("POST", "/satsuma/system/check", extensions.repair),
 )

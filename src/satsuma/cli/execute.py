@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from satsuma.cli.explain import Explanation
     from satsuma.cli.flags import Flags
     from satsuma.cli.session import Session
 
@@ -36,10 +37,19 @@ def execute(session: Session, flags: Flags) -> int:
     start: dict[str, Any] = {"Detach": flags["detach"], "Tty": body["Tty"]}
     if body["Tty"]:
         start["ConsoleSize"] = size
+    explanation = None
+    if flags["explain"]:
+        from satsuma.cli.explain import Explanation
+
+        explanation = Explanation(session, f"/exec/{identifier}")
     if flags["detach"]:
-        engine.post(f"/exec/{identifier}/start", None, start)
+        try:
+            engine.post(f"/exec/{identifier}/start", None, start)
+        finally:
+            if explanation is not None:
+                explanation.show()
         return 0
-    return _attached(session, identifier, start, body, detach_keys)
+    return _attached(session, identifier, start, body, detach_keys, explanation)
 
 
 def _plan(session: Session, flags: Flags) -> tuple[dict[str, Any], bytes]:
@@ -65,12 +75,19 @@ def _plan(session: Session, flags: Flags) -> tuple[dict[str, Any], bytes]:
 
 
 def _attached(
-    session: Session, identifier: str, start: dict[str, Any], body: dict[str, Any], detach_keys: bytes
+    session: Session,
+    identifier: str,
+    start: dict[str, Any],
+    body: dict[str, Any],
+    detach_keys: bytes,
+    explanation: Explanation | None,
 ) -> int:
     from satsuma.cli.stream import DETACHED, Attachment
 
     engine = session.engine
     connection, initial, _ = engine.hijack(f"/exec/{identifier}/start", None, start)
+    if explanation is not None:
+        explanation.show()
     loop = Attachment(engine, connection, initial, tty=body["Tty"])
     loop.stdin = body["AttachStdin"]
     loop.detach_keys = detach_keys

@@ -1,4 +1,4 @@
-"""`run --explain`: the steps of the start, as the engine noted them, on standard error."""
+"""`run --explain` and `exec --explain`: the steps of the start, as the engine noted them, on standard error."""
 
 from __future__ import annotations
 
@@ -20,18 +20,21 @@ _PATIENCE = 10.0
 
 
 class Explanation:
-    """The question, asked before the container starts, and the answer."""
+    """The question, asked before the start, and the answer."""
 
-    def __init__(self, session: Session, identifier: str) -> None:
+    def __init__(self, session: Session, path: str) -> None:
         """
+        Args:
+            path: of what is going to start, as in the API: /containers/ID or /exec/ID.
         Raises:
-            CliError: the engine has no such answer; the container is removed again.
+            CliError: the engine has no such answer; a container is removed again.
         """
         self._session = session
         try:
-            self._answer = session.engine.request("GET", f"/satsuma/containers/{identifier}/explain")
+            self._answer = session.engine.request("GET", f"/satsuma{path}/explain")
         except ApiError as error:
-            session.engine.request("DELETE", f"/containers/{identifier}", {"v": True}).read()
+            if path.startswith("/containers/"):
+                session.engine.request("DELETE", path, {"v": True}).read()
             raise CliError(f"--explain: this engine cannot explain a start: {error}", 125) from None
 
     def show(self) -> None:

@@ -188,6 +188,7 @@ d|detach|bool|Detached mode: run command in the background
 |detach-keys|string|Override the key sequence for detaching a container
 e|env|list:env|Set environment variables
 |env-file|list|Read in a file of environment variables
+|explain|bool|Show the steps of the start and their times
 i|interactive|bool|Keep STDIN open even if not attached
 |privileged|bool|Give extended privileges to the command
 t|tty|bool|Allocate a pseudo-TTY

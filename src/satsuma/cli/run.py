@@ -252,7 +252,7 @@ def _start(session: Session, flags: Flags, identifier: str) -> None:
         return
     from satsuma.cli.explain import Explanation
 
-    explanation = Explanation(session, identifier)
+    explanation = Explanation(session, f"/containers/{identifier}")
     try:
         session.engine.post(f"/containers/{identifier}/start")
     finally:

@@ -251,6 +251,10 @@ class Containers:
     async def exec_resize(self, exec_id: str, h: int, w: int) -> None:
         await execs.find(self._core, exec_id).resize(h, w)
 
+    async def exec_explain(self, exec_id: str) -> Explanation:
+        """Ask for the steps of a session's start; returns at once, so that the client can start it."""
+        return Explanation(execs.find(self._core, exec_id))
+
     async def explain(self, ref: str) -> Explanation:
         """Ask for the steps of the next start; returns at once, so that the client can start the container."""
         return Explanation(self._core.actor(self._core.registry.find(ref)))

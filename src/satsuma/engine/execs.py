@@ -18,10 +18,12 @@ from satsuma.base.ids import new_id
 from satsuma.container import Record, Status, process_env
 from satsuma.container.capabilities import effective_capabilities
 from satsuma.container.oci import capability_sets, plan_rlimits
+from satsuma.engine import explain
 from satsuma.engine.attach import Hijack, console_size, detach_keys_bytes
 from satsuma.engine.copying import read_or_empty
 from satsuma.engine.core import Core
 from satsuma.engine.links import link_env, linked
+from satsuma.engine.trace import Trace
 from satsuma.linux.passwd import UserError, resolve_user
 from satsuma.linux.root import Root
 from satsuma.monitor.client import Attachment, AttachSpec, ExecSpec, LaunchError, Monitor
@@ -39,6 +41,7 @@ class Session:
 
     Attributes:
         exit_code: None until it has ended.
+        explanations: who wants to know how its start goes (`engine.explain`).
         pid: of its process on the host, 0 before the start.
     """
 
@@ -52,6 +55,7 @@ class Session:
         self.detach_keys = detach_keys
         self.running = False
         self.exit_code: int | None = None
+        self.explanations: set[Any] = set()
         self.pid = 0
         self._core = core
         self._monitor: Monitor | None = None
@@ -81,6 +85,8 @@ class Session:
             InvalidParameter, System, Conflict: it did not start; `exit_code` is set.
         """
         self.claim()
+        trace = Trace("exec", self.id)
+        steps: list[list[Any]] | None = [] if self.explanations else None
         try:
             record = active_container(core, self.container_id)
             core.emit(record, f"exec_start: {self.words}", execID=self.id)
@@ -89,16 +95,21 @@ class Session:
                 spawn(
                     f"exec-client:{self.id[:12]}", self._report_detach(self._monitor.exec_attachment(self.id))
                 )
-            self.pid = await self._monitor.exec(
-                ExecSpec(
-                    exec_id=self.id,
-                    process=plan_process(core, record, self.request, self.argv),
-                    tty=self.request.tty,
-                    console_size=console_size(size or self.request.console_size),
-                    attach=attach,
-                )
+            spec = ExecSpec(
+                exec_id=self.id,
+                process=plan_process(core, record, self.request, self.argv),
+                tty=self.request.tty,
+                console_size=console_size(size or self.request.console_size),
+                attach=attach,
+                steps=steps,
             )
+            trace.step("plan")
+            self.pid = await self._monitor.exec(spec)
+            trace.step("answered")
+            explain.answer(self, trace, steps or (), words=explain.EXEC_WORDS)
         except BaseException as error:
+            trace.step("answered")
+            explain.answer(self, trace, getattr(error, "steps", ()), str(error), explain.EXEC_WORDS)
             self._finish(error.exit_code if isinstance(error, LaunchError) else 126)
             if isinstance(error, LaunchError):
                 raise exec_error(error) from error

@@ -1,4 +1,4 @@
-"""`--explain`: the next start of a container, step by step, for the clients that have asked for it before.
+"""`--explain`: the next start of a container or an exec, step by step, for the clients that have asked before.
 
 What the engine itself does is told by `engine.trace`; what monitor and runtime do comes with the monitor's answer.
 A start that nobody asks about pays for none of it.
@@ -7,10 +7,9 @@ A start that nobody asks about pays for none of it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
-from satsuma.engine.actors import Actor
 from satsuma.engine.trace import Trace
 from satsuma.runtime import explain
 
@@ -39,13 +38,28 @@ _WORDS = {
 }
 
 
+EXEC_WORDS = {
+    "plan": ("process", "the container's own configuration, with what the request overrides"),
+    "sent": ("send", "the process and the client's connection go to the container's monitor"),
+    "wake": ("wake", "a helper, which the container cannot see, was born ahead: it gets its process now"),
+    **{step: _WORDS[step] for step in ("answered",)},
+    **explain.EXEC_WORDS,
+}
+
+
+class Subject(Protocol):
+    """Whose start is explained: a container's live side, or a session of exec."""
+
+    explanations: set[Any]
+
+
 class Explanation:
     """One client's question."""
 
-    def __init__(self, actor: Actor) -> None:
-        self._actor = actor
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
         self._future: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
-        actor.explanations.add(self)
+        subject.explanations.add(self)
 
     async def result(self) -> Json:
         """Wait for the start: `{"Steps": […]}` as `satsuma.wire.steps` tells, with `Error` when it failed."""
@@ -57,28 +71,39 @@ class Explanation:
 
     def close(self) -> None:
         """Forget a client that has left."""
-        self._actor.explanations.discard(self)
+        self._subject.explanations.discard(self)
         self._future.cancel()
 
 
-def answer(actor: Actor, trace: Trace, rows: Sequence[Sequence[Any]], error: str = "") -> None:
+def answer(
+    subject: Subject,
+    trace: Trace,
+    rows: Sequence[Sequence[Any]],
+    error: str = "",
+    words: Mapping[str, tuple[str, str]] = _WORDS,
+) -> None:
     """Answer everybody who has asked about this start.
 
     Args:
         rows: of `runtime.trace`.
         error: why it failed.
+        words: name and reason of the engine's steps.
     """
-    asked, actor.explanations = actor.explanations, set()
+    asked, subject.explanations = subject.explanations, set()
     if not asked:
         return
-    document: Json = {"Steps": steps(trace.spans(), rows)}
+    document: Json = {"Steps": steps(trace.spans(), rows, words)}
     if error:
         document["Error"] = error
     for explanation in asked:
         explanation.answer(document)
 
 
-def steps(spans: Iterable[tuple[str, int, int]], rows: Sequence[Sequence[Any]]) -> list[Json]:
+def steps(
+    spans: Iterable[tuple[str, int, int]],
+    rows: Sequence[Sequence[Any]],
+    words: Mapping[str, tuple[str, str]] = _WORDS,
+) -> list[Json]:
     """Return the document's steps: the engine's spans of time around the rows of the runtime."""
     first = min((row[3] for row in rows), default=0)
     last = max((row[3] + row[4] for row in rows), default=0)
@@ -91,4 +116,4 @@ def steps(spans: Iterable[tuple[str, int, int]], rows: Sequence[Sequence[Any]]) 
         if end > start and (not rows or not first < end <= last):
             mixed.append((ENGINE, name, [], start, end - start, ""))
     mixed.sort(key=lambda row: row[3])
-    return explain.document(mixed, _WORDS)
+    return explain.document(mixed, words)

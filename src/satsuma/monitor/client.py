@@ -517,7 +517,11 @@ class Monitor:
         }
         if spec.attach is not None:
             body["attach"] = attach_body(spec.attach, packer)
+        if spec.steps is not None:
+            body["explain"] = True
         reply = await self._call(body, packer)
+        if spec.steps is not None:
+            spec.steps.extend(reply.get("steps", []))
         self._exec_future(spec.exec_id)
         pid: int = reply["pid"]
         return pid

@@ -170,18 +170,21 @@ class Session:
         """Take note of the end of `pid` at this moment."""
         self._reaped = (self.pid, status)
 
-    def begin(self, backend: Backend, process: Body, size: tuple[int, int] | None, *, tty: bool) -> None:
+    def begin(self, backend: Backend, body: Body, size: tuple[int, int] | None) -> None:
         """Start the process.
 
+        Args:
+            body: of the request.
         Raises:
             StartError: it did not even begin; `done` is not called.
         """
         wants = self._attach or {"stdin": False, "streams": ()}
         try:
-            if not tty:
+            if not body.get("tty"):
                 streams = wants["streams"]
                 self._pipes = Pipes(stdin=wants["stdin"], stdout=STDOUT in streams, stderr=STDERR in streams)
-            self._starting = backend.exec(process, None if self._pipes is None else self._pipes.child, size)
+            stdio = None if self._pipes is None else self._pipes.child
+            self._starting = backend.exec(body["process"], stdio, size, explain=bool(body.get("explain")))
         except BaseException:
             self._abandon()
             raise
@@ -198,7 +201,8 @@ class Session:
             if not isinstance(error, StartError):
                 report()
                 error = StartError(f"{type(error).__name__}: {error}", 128)
-            self._done(self, {"error": str(error), "kind": "StartError", "exit_code": error.exit_code})
+            reply = {"error": str(error), "kind": "StartError", "exit_code": error.exit_code}
+            self._done(self, reply | self._starting.steps())
             return
         # The last step has closed the descriptor: epoll has forgotten it, the loop has not.
         self._loop.forget(fd)
@@ -206,7 +210,7 @@ class Session:
         self.process = Running(self._starting.started(), self._stdio, self._pipes, open_stdin=open_stdin)
         if self._attach is not None:
             self._stdio.attach(**self._attach)
-        self._done(self, {"pid": self.process.pid})
+        self._done(self, {"pid": self.process.pid} | self._starting.steps())
 
     def _abandon(self) -> None:
         if self._pipes is not None:

@@ -269,7 +269,7 @@ class Monitor:
 
         session = Session(self._loop, Stdio(self._loop, tty=tty, close_stdin=True), attach, decided)
         try:
-            session.begin(self._backend, body["process"], _size(body), tty=tty)
+            session.begin(self._backend, body, _size(body))
         except StartError as error:
             return {"error": str(error), "kind": "StartError", "exit_code": error.exit_code}
         self._sessions.starting(exec_id, session)

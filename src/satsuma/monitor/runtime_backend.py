@@ -115,7 +115,7 @@ class RuntimeBackend:
         trace, self._trace = self._trace, None
         return trace.rows() if trace is not None else []
 
-    def exec(self, process: Json, stdio: Stdio, size: Size) -> _Starting:
+    def exec(self, process: Json, stdio: Stdio, size: Size, *, explain: bool) -> _Starting:
         """Begin to start a further process in the container.
 
         Raises:
@@ -123,6 +123,9 @@ class RuntimeBackend:
         """
         assert self._init is not None
         helper, self._exec_cradle = self._exec_cradle, None
+        extras = self._exec_extras()
+        if explain:
+            extras.trace = Trace()
         try:
             with _start_errors():
                 return _Starting(
@@ -131,12 +134,13 @@ class RuntimeBackend:
                         self._config,
                         process,
                         init_pidfd=self._init.pidfd,
-                        extras=self._exec_extras(),
+                        extras=extras,
                         stdio=stdio or (-1, -1, -1),
                         cgroup=self._cgroup,
                         console=size,
                         cradle=helper,
-                    )
+                    ),
+                    extras.trace,
                 )
         finally:
             if helper is not None and not helper.used:
@@ -258,10 +262,13 @@ class _start_errors:
 class _Starting:
     """`create.Launching` in the monitor's words."""
 
-    __slots__ = ("_launching",)
+    __slots__ = ("_launching", "_trace")
 
-    def __init__(self, launching: create.Launching) -> None:
+    def __init__(self, launching: create.Launching, trace: Trace | None) -> None:
         self._launching = launching
+        self._trace = trace
+        if trace is not None:
+            trace.rest()
 
     @property
     def pid(self) -> int:
@@ -271,8 +278,20 @@ class _Starting:
         return self._launching.fileno()
 
     def step(self) -> bool:
-        with _start_errors():
-            return self._launching.step()
+        try:
+            with _start_errors():
+                done = self._launching.step()
+        except BaseException:
+            if self._trace is not None:
+                self._trace.end(failed=True)
+            raise
+        if done and self._trace is not None:
+            self._trace.end()
+        return done
+
+    def steps(self) -> Json:
+        """Return the part of a reply that tells what was done, if somebody has asked."""
+        return {} if self._trace is None else {"steps": self._trace.rows()}
 
     def started(self) -> _Started:
         return _Started(self._launching.init)

@@ -70,13 +70,18 @@ class LaunchSpec:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ExecSpec:
-    """A session to start in a running container: *process* is an OCI process object."""
+    """A session to start in a running container: *process* is an OCI process object.
+
+    Attributes:
+        steps: gets what was done, as rows of `runtime.trace`; None: nobody asks.
+    """
 
     exec_id: str
     process: Body
     tty: bool = False
     console_size: tuple[int, int] | None = None
     attach: AttachSpec | None = None
+    steps: list[list[Any]] | None = None
 
 
 def attach_body(spec: AttachSpec, packer: protocol.Packer) -> Body:

@@ -47,6 +47,9 @@ class _Starting:
     def started(self):
         return self.result
 
+    def steps(self):
+        return {}
+
 
 class FakeBackend:
     """Forks the program named in the OCI config, in the host's own namespaces."""
@@ -61,7 +64,7 @@ class FakeBackend:
         starting.step()
         return starting.started()
 
-    def exec(self, process, stdio, size):
+    def exec(self, process, stdio, size, *, explain):
         return self._spawn(process, stdio, size)
 
     def _spawn(self, process, stdio, size):

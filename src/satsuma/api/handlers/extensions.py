@@ -34,6 +34,11 @@ async def explain(engine: Engine, request: Request) -> Answer:
     return Stream(_steps(await engine.containers.explain(request.name)), JSON, eager=True)
 
 
+async def explain_exec(engine: Engine, request: Request) -> Answer:
+    """GET /satsuma/exec/{id}/explain: the steps of its start, as above."""
+    return Stream(_steps(await engine.containers.exec_explain(request.name)), JSON, eager=True)
+
+
 async def _steps(waiter: Waiter) -> AsyncIterator[bytes]:
     try:
         yield encode_json(await waiter.result()) + b"\n"
