@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from breakdown import breakdown, print_breakdown
+from breakdown import breakdown, exec_breakdown, print_breakdown
 from engines import Engine, engines, exchange
 
 PAUSE = 0.03
@@ -223,7 +223,9 @@ def main() -> None:
         # Its own daemon: the one above does not log what it measures.
         with engines({"satsuma"}, "-D") as (engine,):
             rows = breakdown(engine, arguments.runs)
-        print_breakdown(rows)
+            exec_rows = exec_breakdown(engine, arguments.runs)
+        print_breakdown(rows, "run --rm busybox true`, bridge")
+        print_breakdown(exec_rows, "exec C true`")
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(figures, indent=2) + "\n")
 

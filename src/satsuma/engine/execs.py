@@ -86,7 +86,7 @@ class Session:
         """
         self.claim()
         trace = Trace("exec", self.id)
-        steps: list[list[Any]] | None = [] if self.explanations else None
+        steps: list[list[Any]] | None = [] if self.explanations or trace.wanted else None
         try:
             record = active_container(core, self.container_id)
             core.emit(record, f"exec_start: {self.words}", execID=self.id)
@@ -105,8 +105,10 @@ class Session:
             )
             trace.step("plan")
             self.pid = await self._monitor.exec(spec)
+            trace.add_rows(steps or ())
             trace.step("answered")
             explain.answer(self, trace, steps or (), words=explain.EXEC_WORDS)
+            trace.end()
         except BaseException as error:
             trace.step("answered")
             explain.answer(self, trace, getattr(error, "steps", ()), str(error), explain.EXEC_WORDS)

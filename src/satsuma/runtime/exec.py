@@ -164,10 +164,12 @@ def _expected_plan(
     extras: Extras | None,
     console: tuple[int, int] | None,
 ) -> Plan | None:
-    traced = extras is not None and extras.trace is not None
-    if cradle is None or isinstance(process, Process) or console is not None or traced:
+    if cradle is None or isinstance(process, Process) or console is not None:
         return None
-    return cradle.planned(process, namespaces)
+    plan = cradle.planned(process, namespaces)
+    if plan is not None:
+        plan.extras.trace = extras.trace if extras is not None else None
+    return plan
 
 
 def _foreign_namespaces(pid: int) -> int:

@@ -15,6 +15,7 @@ from satsuma.runtime import fastjson, stage
 from satsuma.runtime.config import parse_process
 from satsuma.runtime.cradle import Cradle, add, rehearse_finish, sample, takes_later
 from satsuma.runtime.plan import Extras, Plan, plan_exec
+from satsuma.runtime.trace import Trace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ class ExecCradle(Cradle):
             self.sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
         fds = array.array("i", (init_pidfd,))
         if plan is self._plan:
-            data = fastjson.dumps({"stdio": [add(fds, fd) for fd in stdio]}).encode()
+            body = {"stdio": [add(fds, fd) for fd in stdio], "trace": plan.extras.trace is not None}
+            data = fastjson.dumps(body).encode()
         else:
             data, fds = self.message(_body(plan, process, namespaces), plan, stdio, fds)
         if plan.extras.trace is not None:
@@ -113,6 +115,7 @@ class ExecCradle(Cradle):
                 namespaces=body["namespaces"],
             )
         if "ahead" not in body and self._plan is not None:
+            self._plan.extras.trace = Trace() if body["trace"] else None
             self.run(self._plan, sock, body, fds, fds[0])
 
 
