@@ -102,4 +102,15 @@ def remove_run_dir(directory: str) -> None:
     try:
         os.rmdir(directory)
     except OSError:
+        _remove_unfinished(directory)
+
+
+def _remove_unfinished(directory: str) -> None:
+    """Remove a directory in which a monitor was killed while it wrote."""
+    try:
+        for name in os.listdir(directory):
+            if name.startswith(f"{STATE}."):
+                os.unlink(f"{directory}/{name}")
+        os.rmdir(directory)
+    except OSError:
         pass

@@ -304,7 +304,9 @@ async def test_service_stop_signals_do_not_end_a_monitor(host):
 
 async def test_killed_monitor_counts_as_137(host):
     monitor = await host.launch("sleep", "1000")
-    os.kill(monitor.pid, signal.SIGKILL)
+    # As if it had been writing at that moment.
+    with open(f"{host.exec_root}/containers/{1:064x}/monitor.json.{monitor.pid}.tmp", "wb"):
+        os.kill(monitor.pid, signal.SIGKILL)
     status = await monitor.wait()
     assert status.exit_code == 137
     assert client.read_exit(f"{host.root}/{1:064x}/exit.json").exit_code == 137
