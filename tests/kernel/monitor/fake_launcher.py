@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -39,7 +40,8 @@ class _Starting:
         error = os.read(self.failed, 16)
         os.close(self.failed)
         if error:
-            os.waitpid(self.pid, 0)
+            with contextlib.suppress(ChildProcessError):  # the loop, which reaps every child, was faster
+                os.waitpid(self.pid, 0)
             os.close(self.result.pidfd)
             raise StartError(f'exec: "{self.name}": executable file not found in $PATH', 127)
         return True

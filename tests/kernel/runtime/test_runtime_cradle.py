@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import time
 
@@ -32,6 +33,14 @@ def spec(lab: Lab, *args: str) -> dict:
     made["linux"]["namespaces"] = [n for n in made["linux"]["namespaces"] if n["type"] != "network"]
     made["linux"]["sysctl"] = {}
     return made
+
+
+def kill(cradle: Cradle) -> None:
+    """Kill a process and wait until it is dead; its parent is still to reap it."""
+    pidfd.send_signal(cradle.pidfd, signal.SIGKILL)
+    dying = select.poll()
+    dying.register(cradle.pidfd, select.POLLIN)
+    assert dying.poll(10_000)
 
 
 def plain(output: str) -> list[str]:
@@ -77,8 +86,7 @@ def test_a_failed_start_leaves_nothing(lab: Lab) -> None:
 
 def test_one_that_has_died_is_replaced(lab: Lab) -> None:
     cradle = Cradle()
-    os.kill(cradle.pid, signal.SIGKILL)
-    time.sleep(0.05)
+    kill(cradle)
     assert lab.run(spec(lab, "echo", "hello"), cradle=cradle) == (0, "hello\n")
 
 
@@ -208,8 +216,7 @@ def test_a_helper_that_died_after_it_was_told(lab: Lab) -> None:
     helper = ExecCradle()
     with lab.container(made, cradle=Cradle()) as (init, group):
         get_ready(init.pid, parse(made), process(["echo", "a"]), extras=None, cgroup=group, cradle=helper)
-        os.kill(helper.pid, signal.SIGKILL)
-        time.sleep(0.05)
+        kill(helper)
         assert exec_status(init, group, made, ["echo", "a"], helper) == (0, "a\n")
 
 
@@ -226,8 +233,7 @@ def test_an_exec_whose_helper_has_died(lab: Lab) -> None:
     made = running(lab)
     helper = ExecCradle()
     with lab.container(made, cradle=Cradle()) as (init, group):
-        os.kill(helper.pid, signal.SIGKILL)
-        time.sleep(0.05)
+        kill(helper)
         assert exec_status(init, group, made, ["echo", "hello"], helper) == (0, "hello\n")
 
 
