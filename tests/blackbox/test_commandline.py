@@ -117,12 +117,14 @@ def test_the_picture_of_a_real_container(satsuma: harness.Client) -> None:
             "seccomp filter",
         ):
             assert part in picture, picture
+        satsuma("run", "-d", "--name", "guest2", "--net", "host", "busybox", "sleep", "1000")
+        assert "host  the host's own interfaces" in satsuma("anatomy", "guest2")
         data = json.loads(satsuma("anatomy", "--format", "json", "drawn"))
         assert data["Name"].lstrip("/") == "drawn" and data["Processes"][0]["ContainerPid"] == 1
         satsuma("stop", "-t", "0", "drawn")
         assert "not running" in satsuma("anatomy", "drawn")
     finally:
-        satsuma("rm", "-f", "-v", "guest", "drawn")
+        satsuma("rm", "-f", "-v", "guest", "guest2", "drawn")
 
 
 def test_check_finds_garbage_and_mends_it(satsuma: harness.Client) -> None:

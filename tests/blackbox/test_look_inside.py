@@ -279,3 +279,28 @@ def test_stats_stream_and_system_commands(client: harness.Client, box: str) -> N
     assert client("system", "df").splitlines()[0].split()[0] == "TYPE"
     line = client("stats", "--no-stream", "--format", "{{json .}}", box)
     assert int(json.loads(line)["PIDs"]) >= 1
+
+
+def test_a_container_with_rm_is_restarted_and_then_removed(client: harness.Client) -> None:
+    client("run", "-d", "--rm", "--name", "again", "busybox", "sleep", "1000")
+    client("exec", "again", "touch", "/kept")
+    for _ in range(2):
+        client("restart", "-t", "0", "again")
+        assert client("exec", "again", "ls", "/kept") == "/kept"
+    client("cp", "again:/kept", "-")
+    client("stop", "-t", "0", "again")
+    harness.eventually(lambda: client.run("inspect", "again", check=False).returncode == 1)
+
+
+def test_logs_right_after_the_start_have_what_was_printed(client: harness.Client) -> None:
+    for script, text in (
+        ("echo a; echo b", "a\nb"),
+        ("echo first; exec sleep 1000", "first"),
+        ("exec sleep 1000", ""),
+    ):
+        container = client("run", "-d", "busybox", "sh", "-c", script)
+        try:
+            # dockerd makes no promise; its answer to the start comes late enough as a rule.
+            assert harness.REFERENCE or client("logs", container) == text
+        finally:
+            client("rm", "-f", container)

@@ -224,12 +224,17 @@ def _security(data: Data, painter: Painter) -> Section:
 # -- network ------------------------------------------------------------------------------------------------------
 
 
+_NO_ADDRESS = {"host": "the host's own interfaces", "none": "loopback only"}
+
+
 def _network(data: Data) -> Section:
     network = data.get("Network") or {}
     rows = []
     for name, point in (network.get("Endpoints") or {}).items():
         address = point.get("IPAddress") or ""
-        where = f"{address}/{point.get('IPPrefixLen')}" if address else "no address now"
+        where = (
+            f"{address}/{point.get('IPPrefixLen')}" if address else _NO_ADDRESS.get(name, "no address now")
+        )
         gateway = f"  via {point['Gateway']}" if point.get("Gateway") else ""
         rows.append(
             Row(
