@@ -216,3 +216,18 @@ def test_many_connections_at_once(daemon: harness.Daemon, wire: Wire, sleeper: s
     for follower in followers:
         assert b"0\r\n\r\n" in follower.sock.recv(65536), "following ends with the container"
         follower.sock.close()
+
+
+def test_lists_that_were_not_sent_are_null(daemon: harness.Daemon) -> None:
+    def host_config(**sent: object) -> dict[str, object]:
+        body = {"Image": "busybox", "HostConfig": sent}
+        identity = daemon.api("POST", "/containers/create", body)[1]["Id"]
+        answer = daemon.api("GET", f"/containers/{identity}/json")[1]["HostConfig"]
+        daemon.api("DELETE", f"/containers/{identity}")
+        return dict(answer)
+
+    names = ("Binds", "Devices", "Dns", "ExtraHosts", "PortBindings", "SecurityOpt", "BlkioDeviceReadBps")
+    absent = host_config()
+    assert [absent[name] for name in (*names, "Ulimits", "Links")] == [None] * 9
+    empty = host_config(**{name: {} if name == "PortBindings" else [] for name in (*names, "Links")})
+    assert [empty[name] for name in names] == [[], [], [], [], {}, [], []] and empty["Links"] is None

@@ -17,10 +17,6 @@ from satsuma.spec.docker import ContainerConfig, HealthConfig, HostConfig, Ulimi
 
 Json = dict[str, Any]
 
-_EMPTY_LISTS = (
-    "BlkioWeightDevice BlkioDeviceReadBps BlkioDeviceWriteBps BlkioDeviceReadIOps BlkioDeviceWriteIOps "
-    "Devices Dns DnsOptions DnsSearch Ulimits"
-).split()
 _OMIT_EMPTY = (
     "StorageOpt Tmpfs Sysctls Runtime Mounts Annotations KernelMemory KernelMemoryTCP Init"
 ).split()
@@ -61,16 +57,15 @@ def config_json(config: ContainerConfig) -> Json:
 
 
 def host_config_json(host: HostConfig, default_ulimits: Iterable[Ulimit] = ()) -> Json:
-    """Return `HostConfig` as Docker 28 prints it."""
+    """Return `HostConfig` as Docker 28 prints it: a list that the client did not send is null, an empty one empty."""
     answer = to_json_object(host)
-    for name in _EMPTY_LISTS:
-        if answer.get(name) is None:
-            answer[name] = []
     for name in _OMIT_EMPTY:
         if answer.get(name) in (None, 0, "", {}, []) and answer.get(name) is not False:
             answer.pop(name, None)
     own = {limit.name for limit in host.ulimits or ()}
-    answer["Ulimits"] += [to_json_object(limit) for limit in default_ulimits if limit.name not in own]
+    added = [to_json_object(limit) for limit in default_ulimits if limit.name not in own]
+    if added:
+        answer["Ulimits"] = [*(answer["Ulimits"] or ()), *added]
     answer["LogConfig"] = {"Type": host.log_config.type, "Config": host.log_config.config or {}}
     if not host.privileged:
         if answer["MaskedPaths"] is None:
@@ -79,10 +74,13 @@ def host_config_json(host: HostConfig, default_ulimits: Iterable[Ulimit] = ()) -
             answer["ReadonlyPaths"] = list(default_spec.READONLY_PATHS)
     if host.oom_kill_disable is None:
         answer["OomKillDisable"] = False
-    answer["PortBindings"] = {
-        port: [to_json_object(binding) for binding in bindings or []]
-        for port, bindings in (host.port_bindings or {}).items()
-    }
+    if host.port_bindings is not None:
+        answer["PortBindings"] = {
+            port: [to_json_object(binding) for binding in bindings or []]
+            for port, bindings in host.port_bindings.items()
+        }
+    # Links are kept apart from the host config there, and come back only where there are some.
+    answer["Links"] = host.links or None
     return answer
 
 

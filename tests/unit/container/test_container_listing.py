@@ -22,7 +22,7 @@ from satsuma.container.listing import (
 from satsuma.container.mounts import parse_bind
 from satsuma.container.record import Health, NetworkState, Record, State, decode, encode
 from satsuma.container.state import Status
-from satsuma.spec.docker import HostConfig
+from satsuma.spec.docker import HostConfig, Ulimit
 
 NS = 10**9
 NOW = 1_000_000 * NS
@@ -186,7 +186,13 @@ def _seconds(records: list[Record], everything: Selection) -> float:
 def test_inspect_has_nulls_and_lists_where_docker_has_them() -> None:
     host = host_config_json(HostConfig())
     assert host["CapAdd"] is None and host["VolumesFrom"] is None and host["Links"] is None
-    assert host["Dns"] == host["Devices"] == host["Ulimits"] == host["BlkioDeviceReadBps"] == []
+    for name in ("Dns", "Devices", "Ulimits", "BlkioDeviceReadBps", "PortBindings"):
+        assert host[name] is None
+    sent = host_config_json(HostConfig(dns=[], devices=[], ulimits=[], port_bindings={}, links=[]))
+    assert sent["Dns"] == sent["Devices"] == sent["Ulimits"] == []
+    assert sent["PortBindings"] == {} and sent["Links"] is None
+    added = host_config_json(HostConfig(), [Ulimit(name="nofile", soft=1, hard=2)])
+    assert added["Ulimits"] == [{"Name": "nofile", "Soft": 1, "Hard": 2}]
     for absent in ("Tmpfs", "Sysctls", "Mounts", "StorageOpt", "Init", "Runtime", "KernelMemory"):
         assert absent not in host
     config = config_json(ContainerConfig(cmd="x"))
