@@ -400,10 +400,11 @@ def exec_process(
         raise RuntimeFailure("cannot use console socket if runc will not detach or allocate tty")
     group = container.cgroup()
     _enter_subgroups(group, cgroup_paths)
-    env = process.setdefault("env", [])
-    if isinstance(env, list) and all(isinstance(entry, str) for entry in env):
+    env = process["env"] = [] if process.get("env") is None else process["env"]
+    preserve = options.preserve_fds
+    if isinstance(env, list) and all(isinstance(entry, str) for entry in env):  # else it is refused below
         _check_environment(env)
-    preserve = options.preserve_fds + _pass_listen_fds(env)
+        preserve += _pass_listen_fds(env)
     extras = Extras(
         preserve_fds=preserve,
         keyring=f"_ses.{container.id}",

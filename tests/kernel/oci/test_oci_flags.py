@@ -143,6 +143,27 @@ def test_events_tell_of_statistics_and_of_memory_that_ran_out(box: Runtime) -> N
     assert kinds[:2] == ["stats", "stats"] and "oom" in kinds
 
 
+WEIRD = [None, 0, -1, 1 << 70, "", "x\0", [], {}, [None], [[]], {"a": 1}, True, 1.5, "\udcff"]
+
+
+@pytest.mark.parametrize(
+    "key", ["args", "cwd", "env", "user", "capabilities", "rlimits", "scheduler", "terminal"]
+)
+def test_exec_of_a_hostile_process_file(box: Runtime, key: str) -> None:
+    box.start()
+    path = box.directory / "process.json"
+    for value in WEIRD:
+        process = {"args": ["true"], "cwd": "/", "env": ["A=b"], "user": {"uid": 0, "gid": 0}, key: value}
+        path.write_text(json.dumps(process))
+        result = box("exec", "--process", str(path), box.id, env={"LISTEN_FDS": "0"})
+        assert result.code in (0, 255) and "internal" not in result.err, (value, result)
+        assert result.code == 255 or key not in ("args", "cwd"), value
+    for value in WEIRD:
+        path.write_text(json.dumps(value))
+        result = box("exec", "--process", str(path), box.id)
+        assert result.code == 255 and "internal" not in result.err, (value, result)
+
+
 @pytest.mark.parametrize(
     "words",
     [("events", "--interval", "soon", "ID"), ("exec", "-g", "audio", "ID", "id"), ("exec", "-g", "", "ID")],
