@@ -11,15 +11,19 @@ import io
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from satsuma.runtime import criu
 
 RUNTIME = str(Path(sys.executable).with_name("satsuma-oci"))
 APPLETS = "sh ls cat id ps sleep echo true false hostname stty tty env grep readlink pwd kill touch".split()
@@ -90,12 +94,20 @@ class Manager:
         self.directory = directory
         self.argv = argv
 
-    def __call__(self, *args: str, stdin: bytes = b"", code: int | None = 0) -> tuple[int, str, str]:
+    def __call__(
+        self, *args: str, stdin: bytes = b"", code: int | None = 0, env: dict[str, str] | None = None
+    ) -> tuple[int, str, str]:
         """Run one command; what it leaves running must not hold our pipes."""
         out, err = self.directory / "out", self.directory / "err"
         with open(out, "wb") as stdout, open(err, "wb") as stderr:
             done = subprocess.run(
-                [*self.argv, *args], input=stdin, stdout=stdout, stderr=stderr, timeout=60, check=False
+                [*self.argv, *args],
+                input=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                timeout=60,
+                check=False,
+                env={**os.environ, **(env or {})},
             )
         result = (done.returncode, out.read_text(), err.read_text())
         assert code is None or done.returncode == code, result
@@ -238,6 +250,71 @@ def test_podman_limits_and_user_namespace(podman: Manager) -> None:
     )
     assert out.split()[:3] == ["0", "100000", "65536"]
     assert out.split()[-2:] == ["made", "0"]
+
+
+@needs_podman
+@pytest.mark.skipif(not os.path.exists("/usr/bin/python3"), reason="no Python to send a datagram with")
+def test_podman_hears_that_a_container_is_ready(podman: Manager, tmp_path: Path) -> None:
+    program = (
+        "import os, socket, time; s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); "
+        "s.connect(os.environ['NOTIFY_SOCKET']); s.send(b'READY=1'); time.sleep(1000)"
+    )
+    binds = [f"--volume={os.path.realpath(path)}:{path}:ro" for path in ("/usr", "/lib", "/lib64")]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(str(tmp_path / "notify"))
+        listening.settimeout(20)
+        heard: list[bytes] = []
+
+        def listen() -> None:
+            while not any(message.startswith(b"READY=1") for message in heard):
+                data, fds, _, _ = socket.recv_fds(listening, 4096, 4)
+                heard.append(data)
+                for fd in fds:
+                    os.close(fd)  # what the sender waits for
+
+        listener = threading.Thread(target=listen)
+        listener.start()
+        podman(
+            *(
+                "run",
+                "-d",
+                "--name",
+                "ready",
+                "--sdnotify",
+                "container",
+                *ULIMITS,
+                "--network",
+                "none",
+                *binds,
+            ),
+            *("box", "/usr/bin/python3", "-c", program),
+            env={"NOTIFY_SOCKET": str(tmp_path / "notify")},
+        )
+        listener.join(20)
+    podman("rm", "--force", "--time", "0", "ready")
+    assert any(message.startswith(b"READY=1") for message in heard), heard
+
+
+@needs_podman
+def test_podman_checkpoints_and_restores(podman: Manager) -> None:
+    if why := criu.unusable("criu"):
+        pytest.skip(why)
+    script = "i=0; while :; do i=$((i+1)); echo $i >> /tmp/n; sleep 0.1; done"
+    podman("run", "-d", "--name", "moved", *ULIMITS, "--network", "none", "box", "sh", "-c", script)
+    try:
+        wait_for(lambda: podman.out("exec", "moved", "cat", "/tmp/n"), "the program counts")
+        podman("container", "checkpoint", "moved")
+        assert podman.out("inspect", "--format", "{{.State.Checkpointed}}", "moved") == "true"
+        podman("container", "restore", "moved")
+        before = int(podman.out("exec", "moved", "cat", "/tmp/n").split()[-1])
+        wait_for(
+            lambda: int(podman.out("exec", "moved", "cat", "/tmp/n").split()[-1]) > before > 1,
+            "the program goes on counting",
+        )
+        numbers = podman.out("exec", "moved", "cat", "/tmp/n").split()
+        assert numbers == [str(number) for number in range(1, len(numbers) + 1)]
+    finally:
+        podman("rm", "--force", "--time", "0", "moved")
 
 
 @needs_podman
