@@ -210,7 +210,7 @@ def _create_and_start(
         if host := os.environ.get("NOTIFY_SOCKET"):
             from satsuma.runtime import sdnotify
 
-            relay = sdnotify.Relay(container, host)
+            relay = sdnotify.Relay(container, host, _warner(context))
         if options.trace is not None:
             options.trace.at("open_fifo", container.fifo)
         manager.start_container(container)

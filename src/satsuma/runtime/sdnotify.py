@@ -23,6 +23,8 @@ from satsuma.runtime.state import NOTIFY_DIRECTORY, Container
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from satsuma.runtime.config import Config
 
 _NAME = "notify.sock"
@@ -44,16 +46,18 @@ def prepare(container: Container, config: Config) -> None:
 class Relay:
     """The container's socket, and the way to the service manager's."""
 
-    __slots__ = ("_host", "_sock")
+    __slots__ = ("_host", "_sock", "_warn")
 
-    def __init__(self, container: Container, host: str) -> None:
+    def __init__(self, container: Container, host: str, warn: Callable[[str], None] | None = None) -> None:
         """
         Args:
             host: value of our NOTIFY_SOCKET.
+            warn: told when the service manager cannot be reached, instead of an error: for whoever must go on.
         Raises:
             RuntimeFailure: the container was created without one.
         """
         self._host = host
+        self._warn = warn
         self._sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
         path = f"{container.directory}/{NOTIFY_DIRECTORY}"
         try:
@@ -82,7 +86,7 @@ class Relay:
         Args:
             main_pid: the process that the service manager shall watch.
         Raises:
-            RuntimeFailure: the service manager cannot be reached.
+            RuntimeFailure: the service manager cannot be reached, and there is no `warn`.
         """
         lines = self._sock.recv(65536).split(b"\n")
         ready = next((line for line in lines if line.startswith(b"READY=")), b"")
@@ -91,7 +95,10 @@ class Relay:
         try:
             self._tell(ready, main_pid)
         except OSError as error:
-            raise RuntimeFailure(f"unable to notify {self._host}: {error_text(error)}") from error
+            text = f"unable to notify {self._host}: {error_text(error)}"
+            if self._warn is None:
+                raise RuntimeFailure(text) from error
+            self._warn(text)
         return True
 
     def _tell(self, ready: bytes, main_pid: int) -> None:

@@ -134,6 +134,25 @@ def test_a_program_that_ends_unready_holds_nobody(box: Runtime, manager: Manager
     assert box("delete", box.id).code == 0
 
 
+def test_a_service_manager_that_is_gone(box: Runtime, tmp_path: Path) -> None:
+    """`start` says so; a container that runs already, and whoever waits for its end, go on."""
+    use_python(box)
+    box.write()
+    env = {"NOTIFY_SOCKET": str(tmp_path / "nobody")}
+    result = box("run", "--bundle", str(box.bundle), box.id, env=env)
+    assert result.code == 0 and "unable to notify" in result.err
+    assert not list(box.root.iterdir())
+    use_python(box, SLEEP)
+    box.write()
+    result = box("run", "--detach", "--bundle", str(box.bundle), box.id, env=env)
+    assert result.code == 0 and "unable to notify" in result.err
+    assert box.state()["status"] == "running"
+    box.ok("delete", "--force", box.id)
+    assert box("create", "--bundle", str(box.bundle), box.id, env=env).code == 0
+    result = box("start", box.id, env=env)
+    assert result.code == 1 and "unable to notify" in result.err
+
+
 def test_a_container_that_was_created_without_has_no_socket(box: Runtime, manager: Manager) -> None:
     box.sh("echo ${NOTIFY_SOCKET-unset}; ls /run/notify 2>&1 | head -1")
     assert box.output().startswith("unset")
