@@ -125,7 +125,11 @@ def start(
             cgroup.settle()
         return init
     except BaseException as error:
-        starved = cgroup is not None and isinstance(error, InitKilled) and cgroup.oom_kills() > 0
+        starved = (
+            cgroup is not None
+            and isinstance(error, InitKilled)
+            and (cgroup.oom_kills() > 0 or cgroup.may_have_starved())
+        )
         if cgroup is not None:
             _remove_quietly(cgroup)
         if starved:

@@ -9,7 +9,7 @@ import os
 import select
 import time
 
-from satsuma.linux import cgroup_stats
+from satsuma.linux import cgroup_stats, inotify
 from satsuma.linux.cgroup import UNIFIED, Cgroup
 from satsuma.runtime import fastjson
 from satsuma.runtime.cliargs import UsageError
@@ -204,11 +204,10 @@ def run(container: Container, *, once: bool, interval: str, out: Callable[[str],
         emit("stats", stats(container))
         return
     group = container.cgroup()
-    oom = group.watch_oom()
-    seen = group.oom_kills()
+    hunger = Hunger(group)
     init = os.pidfd_open(container.pid)
     poller = select.poll()
-    poller.register(oom, select.POLLIN)
+    poller.register(hunger.fd, select.POLLIN)
     poller.register(init, select.POLLIN)
     due = time.monotonic()
     while container.is_alive():
@@ -217,15 +216,47 @@ def run(container: Container, *, once: bool, interval: str, out: Callable[[str],
             emit("stats", stats(container))
             due = time.monotonic() + seconds
             continue
-        _drain(oom)
-        count = group.oom_kills()
-        if count > seen:
-            seen = count
+        if hunger.has_killed():
             emit("oom", None)
+    if hunger.has_killed():  # while statistics were read
+        emit("oom", None)
 
 
-def _drain(fd: int) -> None:
-    try:
-        os.read(fd, 65536)
-    except BlockingIOError:
-        return
+class Hunger:
+    """Notices that the kernel has killed processes of a group for lack of memory.
+
+    Also when the group was removed behind our back, with its counters: systemd does that to an empty scope at once.
+    Then the group had at least reached its limit.
+
+    Attributes:
+        fd: readable when there may be news.
+    """
+
+    __slots__ = ("_group", "_reached", "_seen", "fd")
+
+    def __init__(self, group: Cgroup) -> None:
+        self._group = group
+        self.fd = group.watch_oom()
+        self._seen = group.oom_kills()
+        self._reached = False
+
+    def has_killed(self) -> bool:
+        """Tell whether it has since the last call."""
+        # The counter first: if the group goes after that, what was reported before is in the queue.
+        count = self._group.oom_kills()
+        reached = self._take_news()
+        if count > self._seen:
+            self._seen, self._reached = count, False
+            return True
+        if (reached or self._reached) and not self._group.exists():
+            self._reached = False
+            return True
+        self._reached = reached
+        return False
+
+    def _take_news(self) -> bool:
+        try:
+            data = os.read(self.fd, 65536)
+        except BlockingIOError:
+            return False
+        return self._group.is_v2 and any(mask & inotify.IN_MODIFY for _, mask, _ in inotify.parse(data))

@@ -45,7 +45,7 @@ class SystemdGroup(Cgroup):
         annotations: of the container; those for systemd become properties.
     """
 
-    __slots__ = ("_held", "_memory_events", "annotations", "resources", "slice", "unit")
+    __slots__ = ("_held", "_memory_events", "_starved", "annotations", "resources", "slice", "unit")
 
     def __init__(
         self, slice_name: str, unit: str, where: Layout | None = None, *, dirs: dict[str, str] | None = None
@@ -56,6 +56,7 @@ class SystemdGroup(Cgroup):
         self.annotations: Json = {}
         self._held: tuple[int, int] | None = None
         self._memory_events = -1
+        self._starved = False
         path = expand_slice(unit) if unit.endswith(".slice") else f"{expand_slice(slice_name)}/{unit}"
         super().__init__(_own_manager() + path, where, dirs=dirs)
 
@@ -83,6 +84,11 @@ class SystemdGroup(Cgroup):
                 errno.EIO, f"cannot use systemd unit {self.unit}: it is at {where}, not at {self.path}"
             )
         super().create()
+        if self.is_v2:
+            try:
+                self._memory_events = self.watch_oom()
+            except OSError:  # without the controller, or without the group
+                self._memory_events = -1
 
     def _unit_properties(self, version: int) -> list[Property]:
         name = self.unit.removesuffix(".scope").removesuffix(".slice")
@@ -116,11 +122,10 @@ class SystemdGroup(Cgroup):
         """Let go of the scope: a process of the container is in it, or nobody needs it any more."""
         if self._held is None:
             return
-        if self.is_v2:
-            try:
-                self._memory_events = self.watch_oom()
-            except OSError:  # without the controller, or without the group
-                self._memory_events = -1
+        if self._memory_events >= 0:
+            # The start itself may have reached the limit, as the program may have done already.
+            inotify.read(self._memory_events)
+            self._starved = self.oom_kills() > 0
         (pid, write), self._held = self._held, None
         os.close(write)
         try:
@@ -135,7 +140,9 @@ class SystemdGroup(Cgroup):
         """
         if self._memory_events < 0 or self.exists():
             return False
-        return any(mask & inotify.IN_MODIFY for _, mask, _ in inotify.read(self._memory_events))
+        return self._starved or any(
+            mask & inotify.IN_MODIFY for _, mask, _ in inotify.read(self._memory_events)
+        )
 
     def set_properties(self, changes: Json) -> None:
         """Tell systemd about new limits, so that it does not put the old ones back.
@@ -227,7 +234,8 @@ def recorded_group(path: str, dirs: dict[str, str], where: Layout | None = None)
     group = SystemdGroup.__new__(SystemdGroup)
     Cgroup.__init__(group, path, where, dirs=dirs)
     group.slice, group.unit = "", unit
-    group.resources, group.annotations, group._held, group._memory_events = {}, {}, None, -1
+    group.resources, group.annotations, group._held = {}, {}, None
+    group._memory_events, group._starved = -1, False
     return group
 
 
