@@ -9,8 +9,8 @@ mounts the control groups or starts systemd, which does, and runs one command, w
 over a second 9p share.
 Emulation is done in software unless SATSUMA_VM_ACCEL says something else (`kvm`).
 
-Needs: qemu-system-x86_64, /bin/busybox (static), and once `apt-get download` for the kernel (or SATSUMA_VM_KERNEL, a
-directory with the unpacked package).
+Needs: qemu-system-x86_64, mkfs.ext4, /bin/busybox (static), and once `apt-get download` for the kernel (or
+SATSUMA_VM_KERNEL, a directory with the unpacked package).
 """
 
 from __future__ import annotations
