@@ -126,7 +126,10 @@ def main(sock: socket.socket, exec_root: str, new_backend: Callable[[], Backend]
     # Ended monitors need no burial here; each monitor takes SIGCHLD back for itself.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     seal()
-    protocol.send(sock, {"ready": os.getpid()})
+    try:
+        protocol.send(sock, {"ready": os.getpid()})
+    except ConnectionError:
+        return  # The daemon has ended meanwhile.
     serve(sock, exec_root, new_backend)
 
 
