@@ -102,6 +102,37 @@ def test_a_removal_that_dies_is_finished(own: harness.Daemon, point: str) -> Non
     harness.eventually(lambda: directories(own, "trash") == set())
 
 
+@pytest.mark.parametrize(
+    ("point", "path", "after"),
+    [
+        ("engine.frozen", "/containers/ticking/pause", "running"),
+        ("engine.thawed", "/containers/ticking/unpause", "paused"),
+        ("engine.commit.frozen", "/commit?container=ticking&repo=half", "running"),
+    ],
+)
+def test_no_container_stays_frozen_that_nobody_paused(
+    own: harness.Daemon, point: str, path: str, after: str
+) -> None:
+    create(own, "ticking", Cmd=["sh", "-c", "while :; do date +%s%N; sleep 0.02; done"])
+    assert own.api("POST", "/containers/ticking/start")[0] == 204
+    if after == "paused":
+        assert own.api("POST", "/containers/ticking/pause")[0] == 204
+    restart_with(own, f"{point}=exit")
+    with pytest.raises((ConnectionError, http.client.HTTPException)):
+        own.api("POST", path, {})
+    assert own.process is not None and own.process.wait(20) == EXIT_STATUS
+    own.start()
+    assert states(own) == {"ticking": after}
+    client = harness.Client("satsuma", own)
+    if after == "paused":
+        settled = client("logs", "ticking")
+        time.sleep(0.3)
+        assert client("logs", "ticking") == settled
+        client("unpause", "ticking")
+    lines = len(client("logs", "ticking").splitlines())
+    harness.eventually(lambda: len(client("logs", "ticking").splitlines()) > lines)
+
+
 def test_rm_and_restart_policies_are_kept_over_a_crash(own: harness.Daemon) -> None:
     client = harness.Client("satsuma", own)
     client("run", "-d", "--rm", "--name", "gone", "busybox", "sleep", "1")

@@ -45,6 +45,8 @@ class State(Struct, frozen=True, kw_only=True):
     started_ns: int = 0
     finished_ns: int = 0
     health: Health | None = None
+    paused_by_commit: bool = False
+    """Frozen by the engine for the time of a commit, and not by anybody's wish."""
 
     @property
     def is_up(self) -> bool:

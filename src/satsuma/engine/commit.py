@@ -11,6 +11,7 @@ from typing import Any
 
 from satsuma.base.aio import blocking
 from satsuma.base.errors import Conflict, EngineError, InvalidParameter
+from satsuma.base.failpoints import failpoint
 from satsuma.container import Record, Status, lay_over
 from satsuma.container.inspect import config_json
 from satsuma.engine import supervise
@@ -52,7 +53,8 @@ async def commit(
     if frozen:
         # It may end at this very moment; then there is nothing to freeze.
         with contextlib.suppress(EngineError):
-            await supervise.pause(core, record.id)
+            await supervise.pause(core, record.id, by_commit=True)
+    failpoint("engine.commit.frozen")
     try:
         image = await blocking(_commit, core, record, image_config, comment, author)
     finally:

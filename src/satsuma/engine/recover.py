@@ -108,6 +108,8 @@ async def _take_up(core: Core, record: Record, monitor: Monitor | None) -> None:
         actor.exited.clear()
         if record.state.pid != monitor.init_pid:
             record = core.change(record, pid=monitor.init_pid, pid_start_time=monitor.start_time)
+        await supervise.restore_freeze(core, record, monitor)
+        record = core.current(record)
         health.begin(core, record)
         supervise.begin(core, record, monitor)
         return

@@ -352,9 +352,11 @@ def cgroup_of(monitor: Monitor) -> Cgroup:
     return recorded_group("", monitor.cgroup)
 
 
-async def pause(core: Core, reference: str) -> None:
+async def pause(core: Core, reference: str, *, by_commit: bool = False) -> None:
     """Freeze a container.
 
+    Args:
+        by_commit: it is thawed by the next daemon if this one dies.
     Raises:
         Conflict: not running, or frozen already.
     """
@@ -367,6 +369,8 @@ async def pause(core: Core, reference: str) -> None:
             await blocking(cgroup_of(monitor).freeze)
         except OSError as error:
             raise System(f"cannot pause container {record.id}: {error}")
+        failpoint("engine.frozen")
+        state = structs.replace(state, paused_by_commit=by_commit)
         record = core.note_fact(structs.replace(record, state=state))
         health.end(core.actor(record))
         core.emit(record, "pause")
@@ -386,9 +390,28 @@ async def unpause(core: Core, reference: str) -> None:
             await blocking(cgroup_of(core.live_monitor(record)).thaw)
         except OSError as error:
             raise System(f"cannot unpause container {record.id}: {error}")
+        failpoint("engine.thawed")
+        state = structs.replace(state, paused_by_commit=False)
         record = core.note_fact(structs.replace(record, state=state))
         health.begin(core, record)
         core.emit(record, "unpause")
+
+
+async def restore_freeze(core: Core, record: Record, monitor: Monitor) -> None:
+    """Freeze or thaw a container as its record says: the last daemon may have died between the two.
+
+    What a commit had frozen goes on; dockerd leaves it paused for ever.
+    """
+    paused = record.state.status is Status.PAUSED
+    try:
+        group = cgroup_of(monitor)
+        await blocking(group.freeze if paused and not record.state.paused_by_commit else group.thaw)
+    except OSError as error:
+        _log.warning("cannot restore whether container %s is paused: %s", record.name, error)
+        return
+    if record.state.paused_by_commit:
+        state = structs.replace(core.advance(record, Event.UNPAUSE), paused_by_commit=False)
+        core.note_fact(structs.replace(record, state=state))
 
 
 async def stop_all(core: Core, timeout: float) -> None:
