@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -303,6 +304,15 @@ def private_daemon(*flags: str) -> Iterator[Daemon]:
         yield daemon.start()
     finally:
         daemon.close()
+
+
+def descriptors(pid: int) -> Counter[str]:
+    """Return the open files of a process by kind or path; none when it has ended."""
+    found: Counter[str] = Counter()
+    with contextlib.suppress(OSError):
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            found[os.readlink(f"/proc/{pid}/fd/{name}").partition(":[")[0]] += 1
+    return found
 
 
 def eventually(check: Any, *, limit: float = 30.0, message: str | Callable[[], str] = "") -> Any:

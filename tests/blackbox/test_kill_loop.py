@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -203,6 +204,13 @@ def remove_everything(daemon: harness.Daemon) -> None:
             assert daemon.api("DELETE", f"/networks/{network['Id']}")[0] == 204
 
 
+def open_kernel_objects(daemon: harness.Daemon) -> Counter[str]:
+    """Return the daemon's descriptors apart from the database's, of which each thread has its own."""
+    assert daemon.process is not None
+    found = harness.descriptors(daemon.process.pid)
+    return Counter({kind: count for kind, count in found.items() if "state.db" not in kind})
+
+
 def expect_nothing(daemon: harness.Daemon, before: dict[str, set[str]], tag: str, ids: set[str]) -> None:
     """Assert that only what an empty engine has is left, while it runs and after its end."""
     harness.eventually(
@@ -215,6 +223,21 @@ def expect_nothing(daemon: harness.Daemon, before: dict[str, set[str]], tag: str
     harness.eventually(lambda: not os.listdir(daemon.exec_root / "containers"))
     mark = f"SATSUMA_TEST_WORK={tag}"
     harness.eventually(lambda: not processes(mark), message=lambda: f"processes: {processes(mark)}")
+    looks: list[Counter[str]] = []
+
+    def is_settled() -> bool:
+        looks.append(open_kernel_objects(daemon))
+        return len(looks) > 25 and all(look == looks[-1] for look in looks[-25:])
+
+    harness.eventually(is_settled)
+    worked = looks[-1]
+    daemon.terminate()
+    daemon.start()
+    # What it opens on top when it works: a lazily made socket or two.
+    harness.eventually(
+        lambda: sum((worked - open_kernel_objects(daemon)).values()) <= 3,
+        message=lambda: f"descriptors: {worked - open_kernel_objects(daemon)}",
+    )
     daemon.terminate()
     assert daemon.leftovers() == []
     groups = [str(path) for path in Path("/sys/fs/cgroup").glob(f"*/{tag}/*") if path.is_dir()] + [

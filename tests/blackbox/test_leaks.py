@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import subprocess
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -87,15 +86,6 @@ def live(daemon: harness.Daemon, rounds: int) -> None:
         )
 
 
-def descriptors(pid: int) -> Counter[str]:
-    """Return the open files of a process by kind or path; none when it has ended."""
-    found: Counter[str] = Counter()
-    with contextlib.suppress(OSError):
-        for name in os.listdir(f"/proc/{pid}/fd"):
-            found[os.readlink(f"/proc/{pid}/fd/{name}").partition(":[")[0]] += 1
-    return found
-
-
 def private_kib(pid: int) -> int:
     """Return the memory that a process shares with nobody."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
@@ -152,9 +142,11 @@ def counts(daemon: harness.Daemon) -> dict[str, Any]:
     assert daemon.process is not None
     processes = helpers(daemon)
     return {
-        "descriptors": descriptors(daemon.process.pid),
+        "descriptors": harness.descriptors(daemon.process.pid),
         "helpers": sorted(name.rstrip("0123456789") for name in processes),
-        "helpers' descriptors": {name: sum(descriptors(pid).values()) for name, pid in processes.items()},
+        "helpers' descriptors": {
+            name: sum(harness.descriptors(pid).values()) for name, pid in processes.items()
+        },
         **kernel_objects(daemon),
     }
 
