@@ -444,6 +444,26 @@ class Worker:
         else:
             assert "error" in str(answer) and self.disturbed != disturbed, answer
 
+    def do_import_image(self) -> None:
+        name = f"{self.prefix}-imported"
+        root = io.BytesIO()
+        with tarfile.open(fileobj=root, mode="w") as archive:
+            data = self.random.randbytes(100_000)
+            entry = tarfile.TarInfo("data")
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+        before = self.images.get(name, {False})
+        self.images[name] = before | {True}
+        try:
+            answer = self.must(200, "POST", f"/images/create?fromSrc=-&repo={name}", data=root.getvalue())
+        except NotUp:
+            self.images[name] = before
+            raise
+        assert "sha256:" in str(answer) and "error" not in str(answer), answer
+        self.images[name] = {True}
+        if self.random.random() < 0.5:
+            self._toggle(self.images, name, False, "DELETE", f"/images/{name}", 200)
+
     def do_commit(self) -> None:
         held = self.pick("running", "exited", "created")
         if held is None or held.kind == "brief":
@@ -511,6 +531,7 @@ _weigh(
     network=1,
     build=1,
     commit=1,
+    import_image=1,
     kill_monitor=1,
 )
 
