@@ -313,6 +313,10 @@ def run(
         except subprocess.TimeoutExpired:
             machine.kill()
             _, errors = machine.communicate()
+        finally:  # interrupted, by hand or by the time limit of a test
+            if machine.poll() is None:
+                machine.kill()
+                machine.wait()
         console = _read(directory / "console") + errors.decode(errors="replace")
         status = _read(out / "status").strip()
         return Result(
