@@ -469,3 +469,29 @@ def test_the_other_driver_knows_nothing_of_this(where: Layout) -> None:
     group.settle()
     group.set_properties({"memory": {"limit": 5}})
     assert group.unit == ""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "starved"),
+    [("oom_kill 1", "", True), ("oom_kill 0", "", False), ("oom_kill 0", "oom_kill 1", True)],
+)
+def test_a_group_that_systemd_removed_is_known_by_what_was_seen(
+    tmp_path: Path, before: str, after: str, starved: bool
+) -> None:
+    directory = tmp_path / "x.scope"
+    directory.mkdir()
+    events = directory / "memory.events"
+    events.write_text("max 0")
+    group = systemd.recorded_group("", {"": str(directory)}, Layout({"": str(tmp_path)}, {}))
+    assert isinstance(group, systemd.SystemdGroup)
+    group._memory_events = group.watch_oom()
+    group._hold()
+    events.write_text(before)  # of the start
+    group.settle()
+    assert not group.may_have_starved()  # it is there: its counters tell
+    if after:
+        events.write_text(after)
+    events.unlink()
+    directory.rmdir()
+    assert group.may_have_starved() is starved
+    os.close(group._memory_events)
