@@ -167,9 +167,19 @@ class Daemon:
                 self.process.wait()
             if REFERENCE:
                 subprocess.run(["ip", "link", "del", self.bridge], check=False)
-            left = [] if REFERENCE else self.leftovers()
+            left = [] if REFERENCE else self.leftovers() + self._remove_parent_group()
             shutil.rmtree(self.root, ignore_errors=True)
         assert not left, f"left behind by {self.root}: {left}"
+
+    def _remove_parent_group(self) -> list[str]:
+        """Remove the group that was named for all containers, which no engine does; return what stays."""
+        if "--cgroup-parent" not in self.flags:
+            return []
+        name = self.flags[self.flags.index("--cgroup-parent") + 1].strip("/")
+        for directory in cgroup_directories(name):
+            with contextlib.suppress(OSError):
+                os.rmdir(directory)
+        return [f"group {directory}" for directory in cgroup_directories(name)]
 
     def leftovers(self, *, wait: float = 10.0) -> list[str]:
         """Return what is left of this daemon: mounts, interfaces, processes, cgroups.  What is deferred gets time."""
