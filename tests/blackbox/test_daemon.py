@@ -121,7 +121,7 @@ def test_restart_policies_when_the_daemon_comes_back() -> None:
             lines = client("ps", "-a", "--format", "{{.Names}} {{.State}}").splitlines()
             return dict(line.split() for line in lines)
 
-        harness.eventually(lambda: states() == expected, message=str(states()))
+        harness.eventually(lambda: states() == expected, message=lambda: str(states()))
 
 
 def test_killed_daemon_loses_nothing(own: harness.Daemon) -> None:
