@@ -163,6 +163,8 @@ class RuntimeBackend:
         if self._cgroup is None or not cradle.takes_later(self._cgroup):
             return False
         assert self._init is not None
+        if self._exec_cradle is not None and (process is None or self._exec_cradle.planned(process)):
+            return False
         extras = self._exec_extras()
         fresh = self._exec_cradle is None
         try:
@@ -266,6 +268,7 @@ class _Starting:
 
     def __init__(self, launching: create.Launching, trace: Trace | None) -> None:
         self._launching = launching
+        self._launching.loop_reaps = True
         self._trace = trace
         if trace is not None:
             trace.rest()

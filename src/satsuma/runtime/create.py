@@ -322,9 +322,19 @@ class Launching:
 
     Attributes:
         init: what `launch` returns in the end.
+        loop_reaps: somebody waits for all children, so nobody needs to wait for a helper here.
     """
 
-    __slots__ = ("_helper", "_plan", "_ready", "_sock", "init", "on_created", "on_runtime_hooks")
+    __slots__ = (
+        "_helper",
+        "_plan",
+        "_ready",
+        "_sock",
+        "init",
+        "loop_reaps",
+        "on_created",
+        "on_runtime_hooks",
+    )
 
     def __init__(self, plan: Plan, init: Init, sock: _socket.socket) -> None:
         self.init = init
@@ -332,6 +342,7 @@ class Launching:
         self.on_created: Callable[[Init], None] | None = None
         self._plan = plan
         self._sock = sock
+        self.loop_reaps = False
         self._ready = False
         self._helper = -1
 
@@ -443,13 +454,18 @@ class Launching:
         self._sock.send(b"K")
 
     def _reap_helper(self, *, keep: bool = False) -> None:
-        """Reap the helper, which ends by itself; waits, but not for long, because a freezer may hold it."""
+        """End and reap the helper; waits, but not for long, because a freezer may hold it."""
         if self._helper < 0:
             return
         if not keep:
-            ending = select.poll()
-            ending.register(self._helper, select.POLLIN)
-            ending.poll(_HELPER_END_MS)
+            try:
+                syscalls.pidfd_send_signal(self._helper, 9)
+            except ProcessLookupError:
+                pass
+            if not self.loop_reaps:
+                ending = select.poll()
+                ending.register(self._helper, select.POLLIN)
+                ending.poll(_HELPER_END_MS)
         try:
             os.waitid(os.P_PIDFD, self._helper, os.WEXITED | os.WNOHANG)
         except ChildProcessError:

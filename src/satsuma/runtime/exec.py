@@ -91,12 +91,14 @@ def begin_exec(
     except ProcessLookupError as error:
         raise StartFailed("cannot exec in a stopped container") from error
     try:
-        flags = _foreign_namespaces(init_pid)
+        told = _told_ahead(cradle, process, extras, console)
+        if told is not None:
+            plan, flags = told
+        else:
+            flags = _foreign_namespaces(init_pid)
+            plan = _plan(config, process, extras, cgroup, flags, console)
         # What was read by pid is true if the process still lives: the pid cannot have been reused then.
         syscalls.pidfd_send_signal(pidfd, 0)
-        plan = _expected_plan(cradle, process, flags, extras, console)
-        if plan is None:
-            plan = _plan(config, process, extras, cgroup, flags, console)
         if plan.extras.trace is not None:
             plan.extras.trace.bind(plan)
         # The helper makes the plan anew, from the process alone.
@@ -157,19 +159,19 @@ def _plan(
     )
 
 
-def _expected_plan(
+def _told_ahead(
     cradle: ExecCradle | None,
     process: dict[str, Any] | Process,
-    namespaces: int,
     extras: Extras | None,
     console: tuple[int, int] | None,
-) -> Plan | None:
+) -> tuple[Plan, int] | None:
+    """Return (plan, namespaces) of what the helper was told a moment ago, if this is it."""
     if cradle is None or isinstance(process, Process) or console is not None:
         return None
-    plan = cradle.planned(process, namespaces)
-    if plan is not None:
-        plan.extras.trace = extras.trace if extras is not None else None
-    return plan
+    told = cradle.planned(process)
+    if told is not None:
+        told[0].extras.trace = extras.trace if extras is not None else None
+    return told
 
 
 def _foreign_namespaces(pid: int) -> int:

@@ -59,9 +59,11 @@ class ExecCradle(Cradle):
         self.send(*self.message({"ahead": True, **_body(plan, process, namespaces)}, plan, (-1, -1, -1)))
         self._expected, self._plan = (process, namespaces), plan
 
-    def planned(self, process: Json, namespaces: int) -> Plan | None:
-        """Return the plan of what was told ahead, if it was this."""
-        return self._plan if self._expected == (process, namespaces) else None
+    def planned(self, process: Json) -> tuple[Plan, int] | None:
+        """Return (plan, namespaces) of what was told ahead, if it was this."""
+        if self._plan is None or self._expected is None or self._expected[0] != process:
+            return None
+        return self._plan, self._expected[1]
 
     def wake_exec(
         self, plan: Plan, process: Json, stdio: tuple[int, int, int], namespaces: int, init_pidfd: int
