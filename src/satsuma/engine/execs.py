@@ -43,6 +43,7 @@ class Session:
         exit_code: None until it has ended.
         explanations: who wants to know how its start goes (`engine.explain`).
         pid: of its process on the host, 0 before the start.
+        process: the OCI process, as planned when the session was created (so does moby), or none yet.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Session:
         self.exit_code: int | None = None
         self.explanations: set[Any] = set()
         self.pid = 0
+        self.process: dict[str, Any] = {}
         self._core = core
         self._monitor: Monitor | None = None
         self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -97,7 +99,7 @@ class Session:
                 )
             spec = ExecSpec(
                 exec_id=self.id,
-                process=plan_process(core, record, self.request, self.argv),
+                process=self.process or plan_process(core, record, self.request, self.argv),
                 tty=self.request.tty,
                 console_size=console_size(size or self.request.console_size),
                 attach=attach,
@@ -248,7 +250,8 @@ def create(core: Core, reference: str, request: ExecCreateRequest) -> str:
     if request.user:
         check_user(core.live_monitor(record).init_pid, request.user)
     session = make(core, record, argv=list(request.cmd), request=request)
-    core.live_monitor(record).expect_exec(plan_process(core, record, request, session.argv))
+    session.process = plan_process(core, record, request, session.argv)
+    core.live_monitor(record).expect_exec(session.process)
     return session.id
 
 

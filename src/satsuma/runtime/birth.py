@@ -14,28 +14,27 @@ capability until the filter is loaded.
 from __future__ import annotations
 
 import os
-import time
 
 from satsuma.linux import caps, pty, seccomp, syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
-
     from satsuma.runtime.plan import Plan
     from satsuma.runtime.stage import Stage
 
 _CAP_SYS_ADMIN = 1 << 21
 _SIGCHLD = 17
-_LINGER = 1.0
 _CLONE_FLAGS = syscalls.CLONE_PARENT | _SIGCHLD
+_BIRTH_FLAGS = _CLONE_FLAGS | syscalls.CLONE_VFORK
+"""The helper waits in the kernel for the child's execve.  The memory is not shared: but what the helper touched, or
+took down in its own end, the child would have to copy at the same moment."""
 _TIOCSCTTY = 0x540E
 _PR_SET_PDEATHSIG = 1
 _PASSES = (seccomp.ACTIONS["SCMP_ACT_ALLOW"], seccomp.ACTIONS["SCMP_ACT_LOG"])
 # (x86_64, aarch64), arguments: all that is called between the load of the filter and execve, the memory of the
 # interpreter included.
 _CALLS: tuple[tuple[tuple[int, int], tuple[int, ...]], ...] = (
-    ((56, 220), (_CLONE_FLAGS,)),  # clone
+    ((56, 220), (_BIRTH_FLAGS,)),  # clone
     ((112, 157), ()),  # setsid
     ((16, 29), (0, _TIOCSCTTY)),  # ioctl
     ((157, 167), (_PR_SET_PDEATHSIG,)),  # prctl
@@ -97,25 +96,13 @@ def give_birth(
     syscalls.capset(effective | kept, permitted | kept, inheritable)
     if ambient and loaded is not None:
         caps.raise_ambient(ambient)
-    if syscalls.clone(_CLONE_FLAGS):
-        _linger()
+    if syscalls.clone(_BIRTH_FLAGS):
+        os._exit(0)
     os.setsid()
     if process.terminal:
         pty.set_controlling(0)
     os.write(stage.sock, b"P")
     return program if loaded is None else None
-
-
-def _linger() -> NoReturn:
-    """Wait for the parent, who ends us when the child runs its program.
-
-    An exit takes down at once, page by page, what the child shares and touches at this moment.
-    """
-    try:
-        syscalls.close_range(0)
-        time.sleep(_LINGER)
-    finally:
-        os._exit(0)
 
 
 def rebirth(stage: Stage, flags: int) -> None:

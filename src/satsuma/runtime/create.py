@@ -454,18 +454,13 @@ class Launching:
         self._sock.send(b"K")
 
     def _reap_helper(self, *, keep: bool = False) -> None:
-        """End and reap the helper; waits, but not for long, because a freezer may hold it."""
+        """Reap the helper, which ends by itself; waits, but not for long, because a freezer may hold it."""
         if self._helper < 0:
             return
-        if not keep:
-            try:
-                syscalls.pidfd_send_signal(self._helper, 9)
-            except ProcessLookupError:
-                pass
-            if not self.loop_reaps:
-                ending = select.poll()
-                ending.register(self._helper, select.POLLIN)
-                ending.poll(_HELPER_END_MS)
+        if not keep and not self.loop_reaps:
+            ending = select.poll()
+            ending.register(self._helper, select.POLLIN)
+            ending.poll(_HELPER_END_MS)
         try:
             os.waitid(os.P_PIDFD, self._helper, os.WEXITED | os.WNOHANG)
         except ChildProcessError:
