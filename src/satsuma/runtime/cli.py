@@ -252,7 +252,9 @@ def _print(text: str) -> None:
 
 def _list(context: Context, values: Values, args: list[str]) -> int:
     try:
-        names = sorted(os.listdir(context.root))
+        # What is no directory is no container: the interpreter (`seal`), for one.
+        with os.scandir(context.root) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
     except FileNotFoundError:
         names = []
     states = []

@@ -3,11 +3,11 @@
 What a process of ours was started from can be reached from a container, through /proc/PID/exe or by a program that
 is exchanged for a script with `#!/proc/self/exe` at the right moment; started from the host's interpreter, that
 would be the file itself (CVE-2019-5736).  A copy or an overlay for each call costs a second start of Python.  So the
-first call as root binds the interpreter read-only to /run/satsuma-oci/python3, a single mount that stays until the
-machine is rebooted, and from then on the program's own script starts from there (runc's memfd-bind does the same).
-Where that cannot be done the call starts again from a sealed descriptor.
+first call as root binds the interpreter read-only to /run/satsuma-oci.image/python3, a single mount that stays
+until the machine is rebooted, and from then on the program's own script starts from there (runc's memfd-bind does
+the same).  Where that cannot be done the call starts again from a sealed descriptor.
 
-    umount /run/satsuma-oci/python3      takes it back; nothing depends on it
+    umount /run/satsuma-oci.image/python3      takes it back; nothing depends on it
 
 Source: runc libcontainer/exeseal, contrib/cmd/memfd-bind.
 """
@@ -24,7 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-DIRECTORY = "/run/satsuma-oci"
+DIRECTORY = "/run/satsuma-oci.image"
 PLACE = DIRECTORY + "/python3"
 
 

@@ -223,3 +223,14 @@ def test_help_of_every_command(box: Runtime) -> None:
         assert shown == box.ok("help", name) and f"satsuma-oci {name}" in shown
         options = shown.split("OPTIONS:")[1].splitlines() if "OPTIONS:" in shown else []
         assert all(len(line.split("  ")) > 2 for line in options if line.strip()), name
+
+
+def test_list_takes_directories_only_for_containers(box: Runtime) -> None:
+    box.create()
+    stray = box.root / "stray"
+    stray.write_text("")
+    try:
+        result = box("list", "-q")
+        assert (result.out.split(), result.err) == ([box.id], "")
+    finally:
+        stray.unlink()

@@ -151,7 +151,7 @@ def test_the_oci_runtime_seals_itself_however_it_is_started(bundles: Bundles, tm
         last = [line for line in log.read_text().splitlines() if "execve(" in line and "satsuma-oci" in line][
             -1
         ]
-        assert '"/run/satsuma-oci/python3"' in last or '"/proc/self/fd/' in last, last
+        assert '"/run/satsuma-oci.image/python3"' in last or '"/proc/self/fd/' in last, last
 
 
 def test_the_launcher_and_its_monitors_run_from_a_sealed_image(
