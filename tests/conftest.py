@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from hypothesis import settings
 
 import harness
+from satsuma.runtime import seal
 
 # No test may fail because the machine is slow: hypothesis's deadline is a timing test.
 settings.register_profile("satsuma", deadline=None)
@@ -32,6 +34,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.root)
             if os.geteuid() != 0:
                 item.add_marker(skip)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_bound_interpreter() -> Iterator[None]:
+    """The first call of satsuma-oci as root binds its interpreter until the next boot: not for tests."""
+    place = Path(seal.PLACE)
+    was_there = seal.PLACE in Path("/proc/self/mounts").read_text()
+    yield
+    if os.geteuid() == 0 and not was_there and place.exists():
+        subprocess.run(["umount", "-l", place], check=False, stderr=subprocess.DEVNULL)
+        place.unlink()
+        place.parent.rmdir()
 
 
 @pytest.fixture(scope="session")

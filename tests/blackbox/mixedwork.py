@@ -18,6 +18,7 @@ import signal
 import socket
 import tarfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -431,14 +432,9 @@ class Worker:
             entry = tarfile.TarInfo("Dockerfile")
             entry.size = len(text)
             archive.addfile(entry, io.BytesIO(text))
-        before = self.images.get(name, {False})
-        self.images[name] = before | {True}
-        try:
-            disturbed = self.disturbed
+        disturbed = self.disturbed
+        with self._may_become(self.images, name, True):
             answer = self.must(200, "POST", f"/build?t={name}&rm=1&forcerm=1", data=context.getvalue())
-        except NotUp:
-            self.images[name] = before
-            raise
         if "Successfully tagged" in str(answer):
             self.images[name] = {True}
         else:
@@ -452,13 +448,8 @@ class Worker:
             entry = tarfile.TarInfo("data")
             entry.size = len(data)
             archive.addfile(entry, io.BytesIO(data))
-        before = self.images.get(name, {False})
-        self.images[name] = before | {True}
-        try:
+        with self._may_become(self.images, name, True):
             answer = self.must(200, "POST", f"/images/create?fromSrc=-&repo={name}", data=root.getvalue())
-        except NotUp:
-            self.images[name] = before
-            raise
         assert "sha256:" in str(answer) and "error" not in str(answer), answer
         self.images[name] = {True}
         if self.random.random() < 0.5:
@@ -489,14 +480,20 @@ class Worker:
         status: int,
         body: Any = None,
     ) -> None:
+        with self._may_become(ledger, name, present):
+            self.must(status, method, path, body)
+        ledger[name] = {present}
+
+    @contextlib.contextmanager
+    def _may_become(self, ledger: dict[str, set[bool]], name: str, present: bool) -> Iterator[None]:
+        """Count with both outcomes while a request is on its way; one that reached nobody changes nothing."""
         before = ledger.get(name, {False})
         ledger[name] = before | {present}
         try:
-            self.must(status, method, path, body)
+            yield
         except NotUp:
             ledger[name] = before
             raise
-        ledger[name] = {present}
 
     def _once(self, command: list[str], host: dict[str, Any]) -> bool:
         """Run a nameless container with --rm to its end; False when it could not be started."""

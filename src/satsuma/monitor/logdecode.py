@@ -7,10 +7,10 @@ import json
 import struct
 
 from satsuma.base.clock import parse_rfc3339
+from satsuma.base.protobuf import fields
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import Protocol
 
     class Decoder(Protocol):
@@ -115,7 +115,7 @@ def _parse_entry(data: bytes) -> Entry:
     stream, time_ns, line = "", 0, b""
     partial, last = False, False
     attrs: dict[str, str] = {}
-    for number, value in _fields(data):
+    for number, value in fields(data):
         if number == 1 and isinstance(value, bytes):
             stream = value.decode("utf-8", "replace")
         elif number == 2 and isinstance(value, int):
@@ -125,41 +125,10 @@ def _parse_entry(data: bytes) -> Entry:
         elif number == 4:
             partial = bool(value)
         elif number == 5 and isinstance(value, bytes):
-            last = any(inner == 1 and flag for inner, flag in _fields(value))
+            last = any(inner == 1 and flag for inner, flag in fields(value))
         elif number == 6 and isinstance(value, bytes):
-            pair = {inner: text for inner, text in _fields(value) if isinstance(text, bytes)}
+            pair = {inner: text for inner, text in fields(value) if isinstance(text, bytes)}
             attrs[pair.get(1, b"").decode()] = pair.get(2, b"").decode()
     if not partial or last:
         line += b"\n"
     return Entry(stream, time_ns, line, attrs or _NO_ATTRS)
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Yield (field number, value) of a protobuf message; only varints and byte strings are known."""
-    position = 0
-    while position < len(data):
-        key, position = _varint(data, position)
-        if key & 7 == 0:
-            value, position = _varint(data, position)
-            yield key >> 3, value
-        elif key & 7 == 2:
-            size, position = _varint(data, position)
-            if position + size > len(data):
-                raise ValueError("field is longer than its message")
-            yield key >> 3, data[position : position + size]
-            position += size
-        else:
-            raise ValueError("unknown wire type")
-
-
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
-        if shift > 63:
-            raise ValueError("varint is too long")

@@ -21,6 +21,8 @@ import os
 import struct
 import time
 
+from satsuma.base.protobuf import bytes_field, varint
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -176,22 +178,23 @@ class LocalFormat:
 
     def __init__(self, attrs: Mapping[str, str]) -> None:
         self._attrs = b"".join(
-            _field(6, _field(1, key.encode()) + _field(2, attrs[key].encode())) for key in sorted(attrs)
+            bytes_field(6, bytes_field(1, key.encode()) + bytes_field(2, attrs[key].encode()))
+            for key in sorted(attrs)
         )
         self._id = {stream: b"" for stream in NAMES}
         self._ordinal = {stream: 0 for stream in NAMES}
 
     def encode(self, stream: int, pieces: list[tuple[bytes, int]], time_ns: int) -> list[bytes]:
         """Return one frame per piece; times as in JsonFormat."""
-        source = _field(1, NAMES[stream].encode())
+        source = bytes_field(1, NAMES[stream].encode())
         records = []
         for index, (piece, kind) in enumerate(pieces):
             line = piece if kind == PART else piece[:-1]
-            entry = source + b"\x10" + _varint(time_ns + index)
+            entry = source + b"\x10" + varint(time_ns + index)
             if line:
-                entry += _field(3, line)
+                entry += bytes_field(3, line)
             if kind != WHOLE:
-                entry += b"\x20\x01" + _field(5, self._partial(stream, last=kind == LAST))
+                entry += b"\x20\x01" + bytes_field(5, self._partial(stream, last=kind == LAST))
             entry += self._attrs
             size = _SIZE.pack(len(entry))
             records.append(size + entry + size)
@@ -201,21 +204,8 @@ class LocalFormat:
         if not self._id[stream]:
             self._id[stream] = os.urandom(32).hex().encode()
         self._ordinal[stream] += 1
-        data = _field(2, self._id[stream]) + b"\x18" + _varint(self._ordinal[stream])
+        data = bytes_field(2, self._id[stream]) + b"\x18" + varint(self._ordinal[stream])
         if last:
             self._id[stream], self._ordinal[stream] = b"", 0
             data = b"\x08\x01" + data
         return data
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _field(number: int, data: bytes) -> bytes:
-    return bytes((number << 3 | 2,)) + _varint(len(data)) + data

@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 
 from satsuma.linux import caps, pty, seccomp, syscalls
+from satsuma.runtime.errors import StepError, error_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def give_birth(
     _close_all_but(stage.sock, 3 + plan.extras.preserve_fds)
     if loaded is not None:
         stage.at("seccomp")
-        loaded.load(plan.filter_flags)
+        load_filter(loaded, plan.filter_flags)
     stage.at("birth")
     syscalls.capset(effective | kept, permitted | kept, inheritable)
     if ambient and loaded is not None:
@@ -103,6 +104,19 @@ def give_birth(
         pty.set_controlling(0)
     os.write(stage.sock, b"P")
     return program if loaded is None else None
+
+
+def load_filter(program: seccomp.Program, flags: int) -> int:
+    """Load a filter; return the listener's descriptor, if *flags* ask for one.
+
+    Raises:
+        StepError: the kernel refuses it.
+    """
+    try:
+        return program.load(flags)
+    except OSError as error:
+        text = f"error during container init: unable to load the seccomp filter: {error_text(error)}"
+        raise StepError(text) from error
 
 
 def rebirth(stage: Stage, flags: int) -> None:

@@ -13,6 +13,7 @@ import fcntl
 import os
 import struct
 
+from satsuma.base import protobuf
 from satsuma.runtime.errors import RuntimeFailure, error_text
 
 TYPE_CHECKING = False
@@ -55,20 +56,11 @@ def encode(fields: Fields) -> bytes:
     out = b""
     for number, value in fields:
         if isinstance(value, int):
-            out += _varint(number << 3) + _varint(value & 0xFFFFFFFFFFFFFFFF)
-            continue
-        data = encode(value) if isinstance(value, list) else os.fsencode(value)
-        out += _varint(number << 3 | 2) + _varint(len(data)) + data
+            out += protobuf.number_field(number, value)
+        else:
+            data = encode(value) if isinstance(value, list) else os.fsencode(value)
+            out += protobuf.bytes_field(number, data)
     return out
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def decode(data: bytes) -> dict[int, int | bytes]:
@@ -77,30 +69,10 @@ def decode(data: bytes) -> dict[int, int | bytes]:
     Raises:
         ValueError: not a message, or one of a kind that CRIU does not send.
     """
-    found: dict[int, int | bytes] = {}
-    position = 0
-    while position < len(data):
-        key, position = _read_varint(data, position)
-        value, position = _read_varint(data, position)
-        if key & 7 == 0:
-            found[key >> 3] = value
-        elif key & 7 == 2 and position + value <= len(data):
-            found[key >> 3] = data[position : position + value]
-            position += value
-        else:
-            raise ValueError("malformed message of criu")
-    return found
-
-
-def _read_varint(data: bytes, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while position < len(data) and shift < 70:
-        byte = data[position]
-        value |= (byte & 0x7F) << shift
-        position, shift = position + 1, shift + 7
-        if byte < 0x80:
-            return value, position
-    raise ValueError("malformed message of criu")
+    try:
+        return dict(protobuf.fields(data))
+    except ValueError as error:
+        raise ValueError("malformed message of criu") from error
 
 
 class Service:

@@ -123,12 +123,7 @@ def _load(stage: Stage, program: seccomp.Program) -> None:
     mailbox = stage.plan.mailbox
     if mailbox is not None:
         os.write(stage.sock, b"N")
-    try:
-        listener = program.load(stage.plan.filter_flags)
-    except OSError as error:
-        raise StepError(
-            f"error during container init: unable to load the seccomp filter: {error_text(error)}"
-        ) from error
+    listener = birth.load_filter(program, stage.plan.filter_flags)
     if mailbox is not None:
         mailbox.post(listener)
 

@@ -71,10 +71,8 @@ _RANGES = {
     _UINT: (0, (1 << 64) - 1),
     _SHORT: (0, (1 << 16) - 1),
     _WORD: (0, (1 << 32) - 1),
-    _PERCENT: (
-        -(1 << 63),
-        (1 << 64) - 1,
-    ),  # the planner says which are none; -1 and its unsigned form mean unset
+    # The planner says which are none; -1 and its unsigned form mean unset.
+    _PERCENT: (-(1 << 63), (1 << 64) - 1),
 }
 _DEVICE = {"major": _INT, "minor": _INT}
 _RATES = [{**_DEVICE, "rate": _UINT}]
