@@ -73,20 +73,18 @@ class Killer:
             for pid in pids()
             if command_line(pid).startswith(f"satsuma-launcher {self.daemon.exec_root}\0")
         ]
-        victims = launchers
-        if kind == "spare":
-            victims = [
-                pid
-                for pid in pids()
-                if command_line(pid).startswith("satsuma-monitor (waits") and parent_of(pid) in launchers
-            ]
+        spares = [pid for pid in pids() if is_spare(pid) and parent_of(pid) in launchers]
+        victims = spares if kind == "spare" else launchers
         # What starts from here on may meet them; what starts when they are dead may not notice.
         self._note_disturbance()
         for pid in victims:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
                 self.kills[kind] += 1
-        harness.eventually(lambda: not any(command_line(pid) for pid in victims))
+        # The spares of a launcher die a moment after it, if they are still spares by then.
+        harness.eventually(
+            lambda: not any(map(command_line, victims)) and not any(map(is_spare, spares)),
+        )
         self._note_disturbance()
 
     def _note_disturbance(self) -> None:
@@ -105,6 +103,11 @@ def command_line(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_text()
     except OSError:
         return ""
+
+
+def is_spare(pid: int) -> bool:
+    """Tell whether a process is a monitor without a container."""
+    return command_line(pid).startswith("satsuma-monitor (waits")
 
 
 @pytest.fixture

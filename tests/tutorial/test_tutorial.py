@@ -194,6 +194,11 @@ def test_setns_does_what_the_c_program_of_the_tutorial_does(cli: harness.Client)
     assert bad.returncode != 0 and "/proc/self/status" in bad.stderr
 
 
+def interfaces(cli: harness.Client, container: str) -> str:
+    """Return what `ifconfig` says there, without what was sent and received meanwhile."""
+    return re.sub(r"(packets|bytes):[0-9]+( \([^)]*\))?", r"\1", cli("exec", container, "ifconfig"))
+
+
 def test_net_container_shares_the_network_namespace_and_nothing_else(cli: harness.Client) -> None:
     web = cli("inspect", "--format", "{{.Id}}", "web")
     second = cli("run", "-d", f"--net=container:{web}", "busybox", "sleep", "1000")
@@ -202,7 +207,7 @@ def test_net_container_shares_the_network_namespace_and_nothing_else(cli: harnes
         assert ours["net"] == theirs["net"]
         for name in ("mnt", "pid", "uts", "ipc"):
             assert ours[name] != theirs[name], name
-        assert cli("exec", second, "ifconfig") == cli("exec", "web", "ifconfig")
+        assert interfaces(cli, second) == interfaces(cli, "web") != ""
         assert "Hello World!" in cli("exec", second, "wget", "-qO-", "http://127.0.0.1:8080/getInfo")
     finally:
         cli("rm", "-f", second)
