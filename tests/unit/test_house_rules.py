@@ -369,7 +369,7 @@ def test_the_working_directory_and_the_umask_are_set_once():
             ("daemon/main.py", "_run"): "once, before anything else",
             ("monitor/launcher.py", "main"): "once",
             ("monitor/settle.py", "settle"): "once",
-            ("runtime/finish.py", "finish"): "the program's",
+            ("runtime/finish.py", "adopt"): "the program's",
             ("runtime/hooks.py", "_become_hook"): "the hook's",
             ("runtime/rootfs.py", "pivot"): "into the new root",
             ("runtime/rootfs.py", "chroot"): "into the new root",

@@ -143,7 +143,9 @@ class RuntimeBackend:
                     extras.trace,
                 )
         finally:
-            if helper is not None and not helper.used:
+            if helper is not None and helper.waits and not helper.used:
+                self._exec_cradle = helper  # for another one
+            elif helper is not None and not helper.used:
                 helper.close()
 
     def _exec_extras(self) -> Extras:
@@ -163,8 +165,11 @@ class RuntimeBackend:
         if self._cgroup is None or not cradle.takes_later(self._cgroup):
             return False
         assert self._init is not None
-        if self._exec_cradle is not None and (process is None or self._exec_cradle.planned(process)):
-            return False
+        if self._exec_cradle is not None:
+            if process is None or self._exec_cradle.planned(process):
+                return False
+            if self._exec_cradle.committed:
+                self.forget_exec()
         extras = self._exec_extras()
         fresh = self._exec_cradle is None
         try:
@@ -176,6 +181,8 @@ class RuntimeBackend:
                 extras=extras,
                 cgroup=self._cgroup,
                 cradle=self._exec_cradle,
+                init_pidfd=self._init.pidfd,
+                commit=process is not None,
             )
         except (OSError, RuntimeFailure):
             pass  # the request itself will say what is wrong

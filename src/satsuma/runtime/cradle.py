@@ -211,13 +211,16 @@ class Cradle:
         self, plan: Plan, sock: _socket.socket, body: Json, fds: array.array[int], init_pidfd: int = -1
     ) -> NoReturn:
         """Carry *plan* out."""
+        stage.run(self.stage(plan, sock.detach(), streams(body, fds), init_pidfd))
+
+    def stage(self, plan: Plan, sock: int, stdio: tuple[int, int, int], init_pidfd: int) -> stage.Stage:
+        """Return what the steps of *plan* share."""
         if plan.extras.trace is not None:
             plan.extras.trace.bind(plan)
             plan.extras.trace.share(self._trace_page)
-        streams = tuple(fds[index] if index >= 0 else -1 for index in body["stdio"])
-        it = stage.Stage(plan, sock.detach(), streams, init_pidfd)  # type: ignore[arg-type]
-        it.has_default_signals = True
-        stage.run(it)
+        made = stage.Stage(plan, sock, stdio, init_pidfd)
+        made.has_default_signals = True
+        return made
 
     def rehearse(self, is_late: Callable[[], bool]) -> None:
         """Go through what is to come, without effect, until *is_late*."""
@@ -238,6 +241,12 @@ class Cradle:
         if sock.recv(1) != b"G":
             os._exit(1)
         self.run(plan, sock, body, fds)
+
+
+def streams(body: Json, fds: array.array[int]) -> tuple[int, int, int]:
+    """Return the standard streams of a message, -1 for none."""
+    first, second, third = (fds[index] if index >= 0 else -1 for index in body["stdio"])
+    return first, second, third
 
 
 def add(fds: array.array[int], fd: int) -> int:
@@ -288,14 +297,19 @@ def rehearse(is_late: Callable[[], bool]) -> None:
         rehearse_finish(plan)
 
 
-def rehearse_finish(plan: Plan) -> None:
-    """Go through the last part of a new process, without effect."""
+def rehearse_finish(plan: Plan, *, look: bool = True) -> None:
+    """Go through the last part of a new process, without effect.
+
+    Args:
+        look: whether to open a program too: the root is the host's.
+    """
     assert plan.process is not None
     env = ["PATH=/usr/bin:/bin"]
-    try:
-        finish.refuse_unsafe_program(finish.look_path("true", env))
-    except (StepError, OSError):
-        pass
+    if look:
+        try:
+            finish.refuse_unsafe_program(finish.look_path("true", env))
+        except (StepError, OSError):
+            pass
     caps.drop_bounding(-1)
     seccomp.Program(plan.filter_bpf or bytes(8))
     if plan.filter_bpf:

@@ -1,7 +1,8 @@
 """The helper of an exec (see `birth`), born ahead of time outside of everything that is the container's.
 
 It waits for the message that says what to start.  One that says what will probably be asked for may come before: then
-parent and helper have planned by the time of the request, and it has nothing more to say than "go".
+parent and helper have planned by the time of the request, and the helper, which the container cannot see, has joined
+the namespaces and become the user (`stage.go_ahead`).  The request says little more than "go".
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import array
 import os
 import socket as _socket
+import time
 
+from satsuma.linux import prctl
 from satsuma.linux.root import Root
 from satsuma.runtime import fastjson, stage
 from satsuma.runtime.config import parse_process
-from satsuma.runtime.cradle import Cradle, add, rehearse_finish, sample, takes_later
+from satsuma.runtime.cradle import Cradle, add, rehearse_finish, sample, streams, takes_later
 from satsuma.runtime.plan import Extras, Plan, plan_exec
 from satsuma.runtime.trace import Trace
 
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
     Json = dict[str, Any]
     Fds = array.array[int]
 
+FRESH_NS = 500 * 10**6
+"""For how long the user and the directory that were found ahead are taken for those of the request."""
+
 
 class ExecCradle(Cradle):
     """The helper, from its parent's side.
@@ -35,35 +41,59 @@ class ExecCradle(Cradle):
         bpf: the filter that the process will probably get.
     """
 
-    __slots__ = ("_expected", "_filter", "_plan", "_rehearsed")
+    __slots__ = ("_committed", "_expected", "_filter", "_plan", "_rehearsed", "_stage")
     flags = 0
 
     def __init__(self, bpf: bytes | None = None) -> None:
-        self._filter = bpf
+        self._committed = 0
         self._expected: tuple[Json, int] | None = None
+        self._filter = bpf
         self._plan: Plan | None = None
         self._rehearsed = False
+        self._stage: stage.Stage | None = None
         super().__init__()
+
+    @property
+    def committed(self) -> bool:
+        """True when the process can only become what it was told ahead."""
+        return self._committed > 0
+
+    @property
+    def waits(self) -> bool:
+        """True when the process was told ahead what it can only become, and that is still likely to come."""
+        return self.committed and time.monotonic_ns() - self._committed < FRESH_NS
 
     def fits_exec(self, plan: Plan, cgroup: Cgroup | None) -> bool:
         """Tell whether the process can carry out *plan*."""
+        if self.committed and plan is not self._plan:
+            return False
         compiled = plan.extras.seccomp_bpf is not None or plan.filter_bpf is None
         return compiled and (cgroup is None or takes_later(cgroup)) and self.suits(plan)
 
-    def tell_ahead(self, plan: Plan, process: Json, namespaces: int) -> None:
+    def tell_ahead(
+        self, plan: Plan, process: Json, namespaces: int, init_pidfd: int, *, commit: bool
+    ) -> None:
         """Say what will probably be asked for (arguments of `wake_exec`).
 
+        Args:
+            commit: let the process do already what it can.
         Raises:
             OSError: the process is dead, or this is too much to tell.
         """
-        self.send(*self.message({"ahead": True, **_body(plan, process, namespaces)}, plan, (-1, -1, -1)))
+        # A terminal's size comes with the request, and what the container can see has to wait for it.
+        commit = commit and plan.born_last and plan.process is not None and not plan.process.terminal
+        fds = array.array("i", (init_pidfd,))
+        body = {"ahead": commit, **_body(plan, process, namespaces)}
+        self.send(*self.message(body, plan, (-1, -1, -1), fds))
         self._expected, self._plan = (process, namespaces), plan
+        if commit:
+            self._committed = time.monotonic_ns()
 
     def planned(self, process: Json) -> tuple[Plan, int] | None:
-        """Return (plan, namespaces) of what was told ahead, if it was this."""
+        """Return (plan, namespaces) of what was told ahead, if it was this and not too long ago."""
         if self._plan is None or self._expected is None or self._expected[0] != process:
             return None
-        return self._plan, self._expected[1]
+        return (self._plan, self._expected[1]) if self.waits or not self.committed else None
 
     def wake_exec(
         self, plan: Plan, process: Json, stdio: tuple[int, int, int], namespaces: int, init_pidfd: int
@@ -94,6 +124,10 @@ class ExecCradle(Cradle):
         """Go through what is to come, once."""
         if self._rehearsed or is_late():
             return
+        if self._stage is not None:
+            rehearse_finish(self._stage.plan, look=False)
+            self._rehearsed = True
+            return
         extras = Extras(seccomp_bpf=self._filter)
         plan = plan_exec(parse_process(sample()["process"]), extras, join_cgroup=[], namespaces=1)
         scratch = stage.Stage(plan, -1, (-1, -1, -1))
@@ -105,7 +139,7 @@ class ExecCradle(Cradle):
             self._rehearsed = True
 
     def take(self, sock: _socket.socket, body: Json, bpf: bytes, fds: Fds) -> None:
-        """Do what the parent says: plan, or become the program."""
+        """Do what the parent says: plan, do what can be done ahead, or become the program."""
         if "process" in body:
             process = parse_process(body["process"])
             height, width = body["console"]
@@ -116,9 +150,28 @@ class ExecCradle(Cradle):
                 join_cgroup=body["join_cgroup"],
                 namespaces=body["namespaces"],
             )
-        if "ahead" not in body and self._plan is not None:
-            self._plan.extras.trace = Trace() if body["trace"] else None
-            self.run(self._plan, sock, body, fds, fds[0])
+        plan = self._plan
+        assert plan is not None, "the first message says what to start"
+        if "ahead" not in body:
+            self._become(plan, sock, body, fds)
+        elif body["ahead"]:
+            plan.extras.trace = Trace()
+            self._stage = self.stage(plan, sock.fileno(), (-1, -1, -1), fds[0])
+            stage.go_ahead(self._stage)
+            plan.extras.trace.pause()
+            # A change of the user has cleared it.
+            prctl.set_parent_death_signal(9)
+        else:
+            os.close(fds[0])
+
+    def _become(self, plan: Plan, sock: _socket.socket, body: Json, fds: Fds) -> None:
+        if self._stage is None:
+            plan.extras.trace = Trace() if body["trace"] else None
+            self.run(plan, sock, body, fds, fds[0])
+        if not body["trace"]:
+            plan.extras.trace = None
+        stage.take_streams(streams(body, fds))
+        stage.run(self._stage)
 
 
 def _body(plan: Plan, process: Json, namespaces: int) -> Json:

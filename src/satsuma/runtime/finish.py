@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from satsuma.runtime.config import Process
+    from satsuma.runtime.plan import Plan
     from satsuma.runtime.stage import Stage
 
 _IOPRIO_WHO_PROCESS = 1
@@ -38,26 +39,17 @@ def finish(stage: Stage) -> NoReturn:
         _wait_for_start(stage)
         os.write(2, b"process property must not be empty\n")
         os._exit(1)
-    if process.no_new_privileges:
-        stage.at("no_new_privs")
-        prctl.set_no_new_privs()
-    stage.at("scheduling")
-    _set_scheduling(process)
-    stage.at("rlimits")
-    _set_rlimits(process)
-    if stage.plan.selinux_label:
-        stage.at("selinux_label")
-        _set_selinux_label(stage, stage.plan.selinux_label)
-    os.umask(0o022 if process.umask is None else process.umask)
+    if "adopt" not in stage.done:
+        adopt(stage)
     env = _environment(process, stage.home)
     held = syscalls.capget()[1]
     sets = stage.plan.capabilities
-    _become_user(stage, process, sets[0])
     stage.at("look_path")
     # Look with the eyes of the program: its user and its effective capabilities.
     syscalls.capset(sets[1] & held, held, 0)
     path = look_path(stage.args[0], env)
     syscalls.capset(held, held, 0)
+    _own_streams(stage.uid)
     refuse_unsafe_program(path)
     program = seccomp.Program(stage.plan.filter_bpf) if stage.plan.filter_bpf else None
     argv = syscalls.string_array([syscalls.encode(arg) for arg in stage.args])
@@ -99,6 +91,35 @@ def finish(stage: Stage) -> NoReturn:
         # 255 the status, as with Docker ("exec /x: exec format error").
         os.write(2, b"exec %s: %s\n" % (path, error_text(error).encode()))
         os._exit(255)
+
+
+def adopt(stage: Stage) -> None:
+    """Take limits, directory and user; the permitted capabilities are kept for what is left to do."""
+    process = stage.plan.process
+    assert process is not None
+    if process.no_new_privileges:
+        stage.at("no_new_privs")
+        prctl.set_no_new_privs()
+    stage.at("scheduling")
+    _set_scheduling(process)
+    stage.at("rlimits")
+    _set_rlimits(process)
+    if stage.plan.selinux_label:
+        stage.at("selinux_label")
+        _set_selinux_label(stage, stage.plan.selinux_label)
+    os.umask(0o022 if process.umask is None else process.umask)
+    _become_user(stage, process, stage.plan.capabilities[0])
+
+
+def can_adopt_ahead(plan: Plan) -> bool:
+    """Tell whether `adopt` may come before the cgroup and the standard streams are there.
+
+    A real-time policy needs the budget of its cgroup, and limits can hinder us in taking the streams.
+    """
+    process = plan.process
+    return process is not None and not (
+        process.rlimits or process.scheduler or process.io_priority or plan.selinux_label
+    )
 
 
 def _lock(
@@ -187,7 +208,6 @@ def _become_user(stage: Stage, process: Process, bounding: int) -> None:
     """Change directory, ids and bounding set, keeping the permitted capabilities for what is left to do."""
     stage.at("chdir")
     again = _chdir(process.cwd, first=True)
-    _own_streams(stage.uid)
     stage.at("drop_bounding")
     caps.drop_bounding(bounding)
     stage.at("become_user")

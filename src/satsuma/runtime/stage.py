@@ -31,7 +31,7 @@ from satsuma.linux.passwd import UserError, find_home, resolve_user
 from satsuma.linux.root import Root
 from satsuma.runtime import birth, hooks, rootfs
 from satsuma.runtime.errors import StepError, error_text
-from satsuma.runtime.finish import finish
+from satsuma.runtime.finish import adopt, can_adopt_ahead, finish
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ _PASSWD_LIMIT = 10 << 20
 _NOT_BUILDING = frozenset(
     ("prepare", "join_cgroup", "setns", "setns_init", "check_maps", "resolve_user", "finish")
 )
+_AHEAD = frozenset(("setns_init", "keyring", "enter_root", "resolve_user"))
 _NSIG = 65
 # What join_session_keyring(2) gives, and search for the owner: without it the name is not found (runc keys.go).
 _KEYRING_PERM = 0x3F130000 | 0x00080000
@@ -59,12 +60,16 @@ class Stage:
         procfs: mount descriptor of a procfs of our own making, -1 until needed.
         has_default_signals: `reset_signals` has been called in this process already.
         fifo: the exec FIFO, open for writing from `start` until execve closes it.
+        done: names of the parts that `go_ahead` has done.
+        group_files: what `join_cgroup` writes to, if it has been opened before the root changed.
     """
 
     __slots__ = (
         "args",
+        "done",
         "fifo",
         "gid",
+        "group_files",
         "groups",
         "has_default_signals",
         "home",
@@ -86,6 +91,8 @@ class Stage:
         self.procfs = -1
         self.has_default_signals = False
         self.fifo = -1
+        self.done: set[str] = set()
+        self.group_files: list[int] = []
         self.uid = self.gid = 0
         self.groups: list[int] = []
         self.home = "/"
@@ -148,12 +155,14 @@ def run(stage: Stage) -> NoReturn:
     code = 255
     name = "prepare"
     try:
-        stage.at(name)
-        _prepare(stage)
+        if name not in stage.done:
+            stage.at(name)
+            _prepare(stage)
         for step in stage.plan.steps:
             name = step.name
-            stage.at(name)
-            OPERATIONS[name](stage, *step.args)
+            if name not in stage.done:
+                stage.at(name)
+                OPERATIONS[name](stage, *step.args)
         name = "finish"
         finish(stage)
     except StepError as error:
@@ -166,6 +175,40 @@ def run(stage: Stage) -> NoReturn:
         _report(stage, f"internal error in container init: {type(error).__name__}: {error}", 128)
     finally:
         os._exit(code)
+
+
+def go_ahead(stage: Stage) -> None:
+    """Do as much of an exec's plan as neither the container's programs can see nor the request decides.
+
+    What fails is left for `run`, which tries it again at its time and reports it.
+    """
+    try:
+        stage.at("prepare")
+        _prepare(stage)
+        stage.done.add("prepare")
+        for step in stage.plan.steps:
+            if step.name == "join_cgroup":
+                # Their paths are the host's.  The kernel asks for the rights of who has opened them.
+                files: list[str] = step.args[0]  # type: ignore[assignment]
+                stage.group_files = [os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in files]
+            elif step.name in _AHEAD:
+                stage.at(step.name)
+                OPERATIONS[step.name](stage, *step.args)
+                stage.done.add(step.name)
+            else:
+                return
+        if can_adopt_ahead(stage.plan):
+            adopt(stage)
+            stage.done.add("adopt")
+    except (StepError, OSError, UserError, ValueError):
+        return
+
+
+def take_streams(stdio: tuple[int, int, int]) -> None:
+    """Put the standard streams in their places, after `go_ahead` has put /dev/null there; -1 leaves it."""
+    for target, fd in enumerate(stdio):
+        if fd >= 0:
+            os.dup2(fd, target, inheritable=True)
 
 
 def _report(stage: Stage, text: str, exit_code: int) -> None:
@@ -254,8 +297,8 @@ def _arrange_descriptors(stage: Stage) -> None:
 
 def join_cgroup(stage: Stage, files: list[str]) -> None:
     """Become a member of the groups; "0" means the writer itself."""
-    for path in files:
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    for number, path in enumerate(files):
+        fd = stage.group_files[number] if stage.group_files else os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.write(fd, b"0")
         except OSError as error:

@@ -10,19 +10,22 @@ import time
 import pytest
 from runtime_lab import Lab
 
-from satsuma.linux import pidfd
+from satsuma.linux import ns, pidfd
 from satsuma.runtime import cradle as cradles
+from satsuma.runtime import execcradle
 from satsuma.runtime.config import parse
 from satsuma.runtime.cradle import Cradle
 from satsuma.runtime.errors import StartFailed
 from satsuma.runtime.exec import begin_exec, get_ready
 from satsuma.runtime.execcradle import ExecCradle
+from satsuma.runtime.plan import Extras
+from satsuma.runtime.trace import Trace
 
 pytestmark = pytest.mark.skipif(not cradles.possible(), reason="a v2 group takes a process at its birth only")
 
 LOOK = """
-id; hostname; pwd; umask; env; cat /proc/self/cgroup; grep -v Ctxt /proc/$$/status | grep -E "Cap|Sec|NoNew|Sig|Umask"
-ls -l /proc/self/fd | wc -l; ls /proc | grep -E "^[0-9]+$"; cut -d" " -f4- /proc/self/mountinfo
+id; hostname; pwd; umask; env; cat /proc/self/cgroup; grep -v Ctxt /proc/$$/status | grep -E "Cap|Sec|NoNew|Sig[BCI]|Umask"
+ls -l /proc/self/fd | wc -l; echo /proc/[0-9]*; cut -d" " -f4- /proc/self/mountinfo
 ls -ln /dev | cut -c1-10; cat /proc/sys/kernel/random/boot_id >/dev/null; echo x >/proc/sys/kernel/hostname; ulimit -n
 """
 
@@ -146,18 +149,33 @@ def test_it_keeps_no_descriptor_of_its_parent() -> None:
         cradle.close()
 
 
-def process(args: list[str]) -> dict:
-    return {"args": args, "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}}
+def until(condition) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
-def exec_status(init, group, made: dict, args: list[str], helper: ExecCradle | None) -> tuple[int, str]:
+def joined(helper: ExecCradle, init) -> bool:
+    """Say whether a helper is in the namespaces of the container."""
+    return ns.ns_inode(helper.pid, "mnt") == ns.ns_inode(init.pid, "mnt")
+
+
+def process(args: list[str], **more) -> dict:
+    return {"args": args, "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}} | more
+
+
+def exec_status(
+    init, group, made: dict, args: list[str], helper: ExecCradle | None, extras: Extras | None = None, **more
+) -> tuple[int, str]:
     """Run a further process in a container; return (status, output)."""
     read, write = os.pipe()
     launching = begin_exec(
         init.pid,
         parse(made),
-        process(args),
+        process(args, **more),
         init_pidfd=init.pidfd,
+        extras=extras,
         stdio=(-1, write, write),
         cgroup=group,
         cradle=helper,
@@ -176,27 +194,145 @@ def exec_status(init, group, made: dict, args: list[str], helper: ExecCradle | N
     return done.si_status, output.decode()
 
 
+def tell(
+    init, group, made: dict, args: list[str], helper: ExecCradle, *, commit: bool = True, **more
+) -> None:
+    """Tell a helper what will probably be asked for."""
+    get_ready(
+        init.pid,
+        parse(made),
+        process(args, **more),
+        extras=None,
+        cgroup=group,
+        cradle=helper,
+        init_pidfd=init.pidfd,
+        commit=commit,
+    )
+
+
 def running(lab: Lab) -> dict:
     made = spec(lab, "sleep", "1000")
     made["linux"].pop("seccomp")
     return made
 
 
-def test_an_exec_with_a_helper_is_the_same(lab: Lab) -> None:
+SELF = [
+    "sh",
+    "-c",
+    "id; pwd; umask; env; ulimit -n; cat /proc/self/cgroup; grep -E 'Cap|Sec|NoNew|Sig[BCI]' /proc/self/status; "
+    "ls -l /proc/self/ns | cut -d'>' -f2; ls -l /proc/self/fd | wc -l; cat </dev/stdin; echo >/dev/stderr",
+]
+USER = {"user": {"uid": 1000, "gid": 1000, "additionalGids": [7]}, "cwd": "/tmp"}
+LIMITED = {"rlimits": [{"type": "RLIMIT_NOFILE", "soft": 20, "hard": 30}]}
+STRICT = {"noNewPrivileges": True, "user": {"uid": 1000, "gid": 1000}}
+
+
+@pytest.mark.parametrize("told", [False, True])
+@pytest.mark.parametrize("more", [{}, USER, LIMITED, STRICT], ids=["root", "user", "limited", "strict"])
+def test_an_exec_with_a_helper_is_the_same(lab: Lab, more: dict, told: bool) -> None:
     made = running(lab)
-    script = [
-        "sh",
-        "-c",
-        "id; cat /proc/self/cgroup; grep -E 'Cap|Sec' /proc/self/status; ls -l /proc/self/ns | cut -d'>' -f2",
-    ]
     first, helper = Cradle(), ExecCradle()
     with lab.container(made, cradle=first) as (init, group):
         assert first.used
-        cold = exec_status(init, group, made, script, None)
-        warm = exec_status(init, group, made, script, helper)
+        cold = exec_status(init, group, made, SELF, None, **more)
+        if told:
+            tell(init, group, made, SELF, helper, **more)
+            until(lambda: joined(helper, init))
+        warm = exec_status(init, group, made, SELF, helper, **more)
         assert helper.used
         assert warm == cold
         assert warm[0] == 0
+        assert "uid=" in warm[1]
+
+
+def test_a_helper_that_waits_in_the_container_is_not_of_it(lab: Lab) -> None:
+    made = running(lab)
+    helper = ExecCradle()
+    try:
+        with lab.container(made, cradle=Cradle()) as (init, group):
+            look = ["sh", "-c", "set -- /proc/[0-9]*; echo $#"]
+            before = exec_status(init, group, made, look, None)
+            tell(init, group, made, ["id"], helper, **USER)
+            until(lambda: joined(helper, init))
+            assert exec_status(init, group, made, look, None) == before
+            assert helper.pid not in group.pids()
+            assert os.stat(f"/proc/{helper.pid}/environ").st_uid == 0, "it can be traced"
+    finally:
+        helper.close()
+
+
+def test_a_helper_waits_for_what_it_was_told(lab: Lab) -> None:
+    """It has become a user, and cannot be another one."""
+    made = running(lab)
+    helper = ExecCradle()
+    with lab.container(made, cradle=Cradle()) as (init, group):
+        tell(init, group, made, ["id", "-u"], helper, **USER)
+        until(lambda: joined(helper, init))
+        assert exec_status(init, group, made, ["id", "-u"], helper) == (0, "0\n")
+        assert not helper.used
+        assert helper.waits
+        assert exec_status(init, group, made, ["id", "-u"], helper, **USER) == (0, "1000\n")
+        assert helper.used
+
+
+def test_what_a_helper_found_long_ago_counts_no_more(lab: Lab, monkeypatch) -> None:
+    made = running(lab)
+    helper = ExecCradle()
+    try:
+        with lab.container(made, cradle=Cradle()) as (init, group):
+            tell(init, group, made, ["echo", "a"], helper)
+            monkeypatch.setattr(execcradle, "FRESH_NS", 0)
+            assert exec_status(init, group, made, ["echo", "a"], helper) == (0, "a\n")
+            assert not helper.used
+            assert not helper.waits
+    finally:
+        helper.close()
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_what_failed_ahead_is_tried_again(lab: Lab, exists: bool) -> None:
+    made = running(lab)
+    helper = ExecCradle()
+    late = {"cwd": "/tmp/late", "user": {"uid": 0, "gid": 0, "username": "late"}}
+    with lab.container(made, cradle=Cradle()) as (init, group):
+        tell(init, group, made, ["sh", "-c", "pwd; id -u"], helper, **late)
+        until(lambda: joined(helper, init))
+        if exists:
+            make = "mkdir /tmp/late; echo late:x:1234:5:::/bin/sh >>/etc/passwd"
+            exec_status(init, group, made, ["sh", "-c", make], None)
+            assert exec_status(init, group, made, ["sh", "-c", "pwd; id -u"], helper, **late) == (
+                0,
+                "/tmp/late\n1234\n",
+            )
+        else:
+            with pytest.raises(StartFailed, match="unable to find user late: no matching entries"):
+                exec_status(init, group, made, ["sh", "-c", "pwd; id -u"], helper, **late)
+        assert helper.used
+
+
+def test_the_steps_that_were_done_ahead_are_told(lab: Lab) -> None:
+    made = running(lab)
+    helper = ExecCradle()
+    with lab.container(made, cradle=Cradle()) as (init, group):
+        tell(init, group, made, ["true"], helper)
+        until(lambda: joined(helper, init))
+        time.sleep(0.05)
+        asked = time.perf_counter_ns()
+        extras = Extras(trace=Trace())
+        assert exec_status(init, group, made, ["true"], helper, extras=extras) == (0, "")
+    rows = extras.trace.rows()
+    ahead = [row[1] for row in rows if row[3] < asked]
+    assert ahead == [
+        "prepare",
+        "setns_init",
+        "enter_root",
+        "resolve_user",
+        "chdir",
+        "drop_bounding",
+        "become_user",
+    ]
+    assert all(row[3] + row[4] < asked for row in rows if row[1] in ahead), "the wait is none of theirs"
+    assert [row[1] for row in rows if row[3] > asked and row[0] == "init"][:2] == ["join_cgroup", "look_path"]
 
 
 @pytest.mark.parametrize("asked", [["echo", "first"], ["echo", "second"]])
@@ -206,7 +342,7 @@ def test_a_helper_that_was_told_ahead_does_what_is_asked(lab: Lab, asked: list[s
     helper = ExecCradle()
     with lab.container(made, cradle=Cradle()) as (init, group):
         for args in (["cat", "/etc/passwd"], ["echo", "first"]):
-            get_ready(init.pid, parse(made), process(args), extras=None, cgroup=group, cradle=helper)
+            tell(init, group, made, args, helper, commit=False)
         assert exec_status(init, group, made, asked, helper) == (0, asked[1] + "\n")
         assert helper.used
 
@@ -215,7 +351,7 @@ def test_a_helper_that_died_after_it_was_told(lab: Lab) -> None:
     made = running(lab)
     helper = ExecCradle()
     with lab.container(made, cradle=Cradle()) as (init, group):
-        get_ready(init.pid, parse(made), process(["echo", "a"]), extras=None, cgroup=group, cradle=helper)
+        tell(init, group, made, ["echo", "a"], helper)
         kill(helper)
         assert exec_status(init, group, made, ["echo", "a"], helper) == (0, "a\n")
 
