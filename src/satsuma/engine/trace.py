@@ -46,8 +46,7 @@ class Trace:
         if not self.wanted:
             return
         ends = [(name, end) for name, _, end in self._steps]
-        # What was done ahead of the operation is no part of it.
-        ends += [(row[1], row[3] + row[4]) for row in self._rows if row[3] >= self._start]
+        ends += [(row[1], row[3] + row[4]) for row in self._rows]
         ends.sort(key=lambda item: item[1])
         last, words = self._start, []
         for name, end in ends:

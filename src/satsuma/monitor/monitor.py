@@ -223,13 +223,13 @@ class Monitor:
 
     def _expect_exec(self, _connection: Connection, message: protocol.Message) -> None:
         """An exec has been created and is going to be started."""
-        self._have_helper(message.body.get("process"))
+        self._have_helper(message.body["process"], created=True)
 
-    def _have_helper(self, process: Body | None) -> None:
+    def _have_helper(self, process: Body, *, created: bool = False) -> None:
         """Let a helper wait for the next exec, for a while: it is not worth its memory for long."""
         if self._init.status is not None:
             return
-        if self._backend.expect_exec(process):
+        if self._backend.expect_exec(process, created=created):
             # The fork has made every page of ours a shared one again.
             self._loop.call_later(0, self._rehearse)
         if self._expectation is not None:

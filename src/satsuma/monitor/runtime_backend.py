@@ -156,34 +156,37 @@ class RuntimeBackend:
             keyring=self._extras.keyring,
         )
 
-    def expect_exec(self, process: Json | None) -> bool:
+    def expect_exec(self, process: Json, *, created: bool) -> bool:
         """Have the helper of an exec born ahead of time, if it could be used; True when there was none.
 
         Args:
             process: what it will probably be asked for.
+            created: somebody has said so, who needs only to say "start" now.
         """
         if self._cgroup is None or not cradle.takes_later(self._cgroup):
             return False
         assert self._init is not None
-        if self._exec_cradle is not None:
-            if process is None or self._exec_cradle.planned(process):
+        helper = self._exec_cradle
+        if helper is not None and helper.committed:
+            if helper.waits and (helper.planned(process) or not created):
                 return False
-            if self._exec_cradle.committed:
-                self.forget_exec()
-        extras = self._exec_extras()
+            self.forget_exec()
         fresh = self._exec_cradle is None
+        extras = self._exec_extras()
         try:
-            self._exec_cradle = self._exec_cradle or ExecCradle(extras.seccomp_bpf)
-            runtime_exec.get_ready(
-                self._init.pid,
-                self._config,
-                process or cradle.sample()["process"],
-                extras=extras,
-                cgroup=self._cgroup,
-                cradle=self._exec_cradle,
-                init_pidfd=self._init.pidfd,
-                commit=process is not None,
-            )
+            helper = self._exec_cradle = self._exec_cradle or ExecCradle(extras.seccomp_bpf)
+            if helper.planned(process) is None:
+                runtime_exec.get_ready(
+                    self._init.pid,
+                    self._config,
+                    process,
+                    extras=extras,
+                    cgroup=self._cgroup,
+                    cradle=helper,
+                    init_pidfd=self._init.pidfd,
+                )
+            if created:
+                helper.commit()
         except (OSError, RuntimeFailure):
             pass  # the request itself will say what is wrong
         return fresh and self._exec_cradle is not None

@@ -211,16 +211,15 @@ class Cradle:
         self, plan: Plan, sock: _socket.socket, body: Json, fds: array.array[int], init_pidfd: int = -1
     ) -> NoReturn:
         """Carry *plan* out."""
-        stage.run(self.stage(plan, sock.detach(), streams(body, fds), init_pidfd))
+        self.carry_out(stage.Stage(plan, sock.detach(), streams(body, fds), init_pidfd))
 
-    def stage(self, plan: Plan, sock: int, stdio: tuple[int, int, int], init_pidfd: int) -> stage.Stage:
-        """Return what the steps of *plan* share."""
-        if plan.extras.trace is not None:
-            plan.extras.trace.bind(plan)
-            plan.extras.trace.share(self._trace_page)
-        made = stage.Stage(plan, sock, stdio, init_pidfd)
-        made.has_default_signals = True
-        return made
+    def carry_out(self, it: stage.Stage) -> NoReturn:
+        """Do what is to be done."""
+        if it.plan.extras.trace is not None:
+            it.plan.extras.trace.bind(it.plan)
+            it.plan.extras.trace.share(self._trace_page)
+        it.has_default_signals = True
+        stage.run(it)
 
     def rehearse(self, is_late: Callable[[], bool]) -> None:
         """Go through what is to come, without effect, until *is_late*."""
@@ -297,19 +296,14 @@ def rehearse(is_late: Callable[[], bool]) -> None:
         rehearse_finish(plan)
 
 
-def rehearse_finish(plan: Plan, *, look: bool = True) -> None:
-    """Go through the last part of a new process, without effect.
-
-    Args:
-        look: whether to open a program too: the root is the host's.
-    """
+def rehearse_finish(plan: Plan) -> None:
+    """Go through the last part of a new process, without effect."""
     assert plan.process is not None
     env = ["PATH=/usr/bin:/bin"]
-    if look:
-        try:
-            finish.refuse_unsafe_program(finish.look_path("true", env))
-        except (StepError, OSError):
-            pass
+    try:
+        finish.refuse_unsafe_program(finish.look_path("true", env))
+    except (StepError, OSError):
+        pass
     caps.drop_bounding(-1)
     seccomp.Program(plan.filter_bpf or bytes(8))
     if plan.filter_bpf:

@@ -126,12 +126,9 @@ def get_ready(
     cgroup: Cgroup | None,
     cradle: ExecCradle,
     init_pidfd: int,
-    commit: bool,
 ) -> None:
     """Do all that `begin_exec` does before it wakes the helper, which gets to know *process*.
 
-    Args:
-        commit: the helper may do already what makes it fit for nothing else.
     Raises:
         OSError: the container is about to end, or the helper is dead.
         RuntimeFailure: *process* cannot be planned.
@@ -139,7 +136,7 @@ def get_ready(
     flags = _foreign_namespaces(init_pid)
     plan = _plan(config, process, extras, cgroup, flags, None)
     if not inherited_steps(config) and cradle.fits_exec(plan, cgroup):
-        cradle.tell_ahead(plan, process, flags, init_pidfd, commit=commit)
+        cradle.tell_ahead(plan, process, flags, init_pidfd)
 
 
 def _plan(

@@ -70,23 +70,29 @@ class ExecCradle(Cradle):
         compiled = plan.extras.seccomp_bpf is not None or plan.filter_bpf is None
         return compiled and (cgroup is None or takes_later(cgroup)) and self.suits(plan)
 
-    def tell_ahead(
-        self, plan: Plan, process: Json, namespaces: int, init_pidfd: int, *, commit: bool
-    ) -> None:
+    def tell_ahead(self, plan: Plan, process: Json, namespaces: int, init_pidfd: int) -> None:
         """Say what will probably be asked for (arguments of `wake_exec`).
 
-        Args:
-            commit: let the process do already what it can.
         Raises:
             OSError: the process is dead, or this is too much to tell.
         """
-        # A terminal's size comes with the request, and what the container can see has to wait for it.
-        commit = commit and plan.born_last and plan.process is not None and not plan.process.terminal
         fds = array.array("i", (init_pidfd,))
-        body = {"ahead": commit, **_body(plan, process, namespaces)}
+        body = {"ahead": True, **_body(plan, process, namespaces)}
         self.send(*self.message(body, plan, (-1, -1, -1), fds))
         self._expected, self._plan = (process, namespaces), plan
-        if commit:
+
+    def commit(self) -> None:
+        """Let the process take the user and the directory of what it was told: it fits nothing else from here on.
+
+        Raises:
+            OSError: it is dead.
+        """
+        plan = self._plan
+        if self.committed or plan is None or plan.process is None or not plan.born_last:
+            return
+        # A terminal's size comes with the request, and what the container can see has to wait for it.
+        if not plan.process.terminal:
+            self.send(b'{"ahead": true}', array.array("i"))
             self._committed = time.monotonic_ns()
 
     def planned(self, process: Json) -> tuple[Plan, int] | None:
@@ -121,13 +127,13 @@ class ExecCradle(Cradle):
     # In the process.
 
     def rehearse(self, is_late: Callable[[], bool]) -> None:
-        """Go through what is to come, once."""
-        if self._rehearsed or is_late():
-            return
-        if self._stage is not None:
-            rehearse_finish(self._stage.plan, look=False)
-            self._rehearsed = True
-            return
+        """Go through what is to come, once; then join the namespaces, if it is known which."""
+        if not self._rehearsed and not is_late():
+            self._rehearse(is_late)
+        if self._stage is not None and not is_late():
+            self._go_ahead(self._stage, become=False)
+
+    def _rehearse(self, is_late: Callable[[], bool]) -> None:
         extras = Extras(seccomp_bpf=self._filter)
         plan = plan_exec(parse_process(sample()["process"]), extras, join_cgroup=[], namespaces=1)
         scratch = stage.Stage(plan, -1, (-1, -1, -1))
@@ -139,39 +145,38 @@ class ExecCradle(Cradle):
             self._rehearsed = True
 
     def take(self, sock: _socket.socket, body: Json, bpf: bytes, fds: Fds) -> None:
-        """Do what the parent says: plan, do what can be done ahead, or become the program."""
+        """Do what the parent says: plan, take the user of what is planned, or become the program."""
         if "process" in body:
-            process = parse_process(body["process"])
-            height, width = body["console"]
-            process.console_size = (height, width)
-            self._plan = plan_exec(
-                process,
-                self.extras(body, bpf, fds),
-                join_cgroup=body["join_cgroup"],
-                namespaces=body["namespaces"],
-            )
-        plan = self._plan
-        assert plan is not None, "the first message says what to start"
+            self._take_plan(sock, body, bpf, fds)
+        it = self._stage
+        assert it is not None, "the first message says what to start"
         if "ahead" not in body:
-            self._become(plan, sock, body, fds)
-        elif body["ahead"]:
-            plan.extras.trace = Trace()
-            self._stage = self.stage(plan, sock.fileno(), (-1, -1, -1), fds[0])
-            stage.go_ahead(self._stage)
-            plan.extras.trace.pause()
-            # A change of the user has cleared it.
-            prctl.set_parent_death_signal(9)
+            it.plan.extras.trace = Trace() if body["trace"] else None
+            it.stdio = streams(body, fds)
+            self.carry_out(it)
+        if "process" not in body:
+            self._go_ahead(it, become=True)
+
+    def _take_plan(self, sock: _socket.socket, body: Json, bpf: bytes, fds: Fds) -> None:
+        process = parse_process(body["process"])
+        height, width = body["console"]
+        process.console_size = (height, width)
+        extras = self.extras(body, bpf, fds)
+        plan = plan_exec(process, extras, join_cgroup=body["join_cgroup"], namespaces=body["namespaces"])
+        if self._stage is None:
+            self._stage = stage.Stage(plan, sock.fileno(), (-1, -1, -1), fds[0])
+            self._stage.has_default_signals = True
         else:
+            self._stage.replan(plan)
             os.close(fds[0])
 
-    def _become(self, plan: Plan, sock: _socket.socket, body: Json, fds: Fds) -> None:
-        if self._stage is None:
-            plan.extras.trace = Trace() if body["trace"] else None
-            self.run(plan, sock, body, fds, fds[0])
-        if not body["trace"]:
-            plan.extras.trace = None
-        stage.take_streams(streams(body, fds))
-        stage.run(self._stage)
+    def _go_ahead(self, it: stage.Stage, *, become: bool) -> None:
+        # Without a pid namespace of its own the container could see us.
+        if it.plan.born_last:
+            stage.go_ahead(it, become=become)
+            # A change of the user has cleared it.
+            prctl.set_parent_death_signal(9)
+            self._rehearsed = True
 
 
 def _body(plan: Plan, process: Json, namespaces: int) -> Json:

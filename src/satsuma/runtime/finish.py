@@ -39,7 +39,10 @@ def finish(stage: Stage) -> NoReturn:
         _wait_for_start(stage)
         os.write(2, b"process property must not be empty\n")
         os._exit(1)
-    if "adopt" not in stage.done:
+    if "adopt" in stage.done:
+        for name in ("no_new_privs", "chdir", "drop_bounding", "become_user"):
+            stage.at(name)
+    else:
         adopt(stage)
     env = _environment(process, stage.home)
     held = syscalls.capget()[1]

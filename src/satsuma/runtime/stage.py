@@ -43,7 +43,7 @@ _PASSWD_LIMIT = 10 << 20
 _NOT_BUILDING = frozenset(
     ("prepare", "join_cgroup", "setns", "setns_init", "check_maps", "resolve_user", "finish")
 )
-_AHEAD = frozenset(("setns_init", "keyring", "enter_root", "resolve_user"))
+_JOINING = frozenset(("setns_init", "keyring", "enter_root"))
 _NSIG = 65
 # What join_session_keyring(2) gives, and search for the owner: without it the name is not found (runc keys.go).
 _KEYRING_PERM = 0x3F130000 | 0x00080000
@@ -97,6 +97,11 @@ class Stage:
         self.groups: list[int] = []
         self.home = "/"
         self.args: list[str] = list(plan.args)
+
+    def replan(self, plan: Plan) -> None:
+        """Have other things to do, of which those in `done` are the same."""
+        self.plan = plan
+        self.args = list(plan.args)
 
     def at(self, step: str) -> None:
         """Say which step begins, if somebody has asked for times."""
@@ -155,13 +160,15 @@ def run(stage: Stage) -> NoReturn:
     code = 255
     name = "prepare"
     try:
-        if name not in stage.done:
-            stage.at(name)
+        stage.at(name)
+        if name in stage.done:
+            _take_streams(stage)
+        else:
             _prepare(stage)
         for step in stage.plan.steps:
             name = step.name
+            stage.at(name)
             if name not in stage.done:
-                stage.at(name)
                 OPERATIONS[name](stage, *step.args)
         name = "finish"
         finish(stage)
@@ -177,38 +184,34 @@ def run(stage: Stage) -> NoReturn:
         os._exit(code)
 
 
-def go_ahead(stage: Stage) -> None:
-    """Do as much of an exec's plan as neither the container's programs can see nor the request decides.
+def go_ahead(stage: Stage, *, become: bool) -> None:
+    """Do as much of an exec's plan as the container's programs cannot see, outside of their pid namespace.
 
     What fails is left for `run`, which tries it again at its time and reports it.
+
+    Args:
+        become: find the user and the directory too, and take them; without, what is done fits every process.
     """
     try:
-        stage.at("prepare")
-        _prepare(stage)
-        stage.done.add("prepare")
+        if "prepare" not in stage.done:
+            _prepare(stage)
+            stage.done.add("prepare")
         for step in stage.plan.steps:
             if step.name == "join_cgroup":
                 # Their paths are the host's.  The kernel asks for the rights of who has opened them.
                 files: list[str] = step.args[0]  # type: ignore[assignment]
-                stage.group_files = [os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in files]
-            elif step.name in _AHEAD:
-                stage.at(step.name)
+                if not stage.group_files:
+                    stage.group_files = [os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in files]
+            elif step.name not in _JOINING and not (become and step.name == "resolve_user"):
+                return
+            elif step.name not in stage.done:
                 OPERATIONS[step.name](stage, *step.args)
                 stage.done.add(step.name)
-            else:
-                return
-        if can_adopt_ahead(stage.plan):
+        if become and can_adopt_ahead(stage.plan):
             adopt(stage)
             stage.done.add("adopt")
     except (StepError, OSError, UserError, ValueError):
         return
-
-
-def take_streams(stdio: tuple[int, int, int]) -> None:
-    """Put the standard streams in their places, after `go_ahead` has put /dev/null there; -1 leaves it."""
-    for target, fd in enumerate(stdio):
-        if fd >= 0:
-            os.dup2(fd, target, inheritable=True)
 
 
 def _report(stage: Stage, text: str, exit_code: int) -> None:
@@ -290,6 +293,13 @@ def _arrange_descriptors(stage: Stage) -> None:
             syscalls.close_range(start, fd - 1)
         start = fd + 1
     syscalls.close_range(start)
+
+
+def _take_streams(stage: Stage) -> None:
+    """Put the standard streams in their places, after `go_ahead` has put /dev/null there; -1 leaves it."""
+    for target, fd in enumerate(stage.stdio):
+        if fd >= 0:
+            os.dup2(fd, target, inheritable=True)
 
 
 # --- steps: namespaces and groups -------------------------------------------------------------------------

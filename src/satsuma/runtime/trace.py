@@ -133,41 +133,30 @@ class Trace:
         """Return the steps that have ended, ordered by their start."""
         rows = [row for row in self._outside if row[4] >= 0]
         starts = self._stamps()
-        paused = self._stamp(len(self._steps))
         for number, (step, start) in enumerate(starts):
             last = number + 1 == len(starts)
             end = self._finished if last else starts[number + 1][1]
-            if start <= paused < end:
-                end = paused
             if end:
                 failed = "failed" if last and self._failed else ""
                 rows.append([INSIDE, step.name, step.values(), start, end - start, failed])
         rows.sort(key=lambda row: row[3])
         return rows
 
-    def _stamp(self, number: int) -> int:
-        return _STAMP.unpack_from(self._page, number * _STAMP.size)[0] if self._page is not None else 0
-
     def _stamps(self) -> list[tuple[Step, int]]:
+        if self._page is None:
+            return []
         found = []
         for number, step in enumerate(self._steps):
-            start = self._stamp(number)
+            start = _STAMP.unpack_from(self._page, number * _STAMP.size)[0]
             if start:
                 found.append((step, start))
-        found.sort(key=lambda stamp: stamp[1])
         return found
 
     # The new process's side.
 
-    def pause(self) -> None:
-        """Note that the step ends, and that the next one does not begin yet."""
-        if self._page is not None:
-            _STAMP.pack_into(self._page, len(self._steps) * _STAMP.size, time.perf_counter_ns())
-
     def reached(self, step: str) -> None:
         """Note that the new process begins a step of its timeline."""
-        # A helper that was told ahead takes some before their turn (`stage.go_ahead`).
-        for number in (*range(self._next, len(self._steps)), *range(self._next)):
+        for number in range(self._next, len(self._steps)):
             if self._steps[number].name == step:
                 try:
                     self._now = time.perf_counter_ns()

@@ -114,7 +114,7 @@ class FakeBackend:
     def cgroup_dirs(self):
         return {}
 
-    def expect_exec(self, process):
+    def expect_exec(self, process, *, created):
         return False
 
     def forget_exec(self):
