@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import os
+import select
 import socket
 
 from satsuma.linux import pidfd, pty
@@ -141,7 +142,17 @@ class Session:
         done: called once, with the reply.
     """
 
-    __slots__ = ("_attach", "_done", "_loop", "_pipes", "_reaped", "_starting", "_stdio", "process")
+    __slots__ = (
+        "_attach",
+        "_decided",
+        "_done",
+        "_loop",
+        "_pipes",
+        "_reaped",
+        "_starting",
+        "_stdio",
+        "process",
+    )
 
     def __init__(
         self, loop: Loop, stdio: Stdio, attach: Body | None, done: Callable[[Session, Body], None]
@@ -150,6 +161,7 @@ class Session:
         self._stdio = stdio
         self._attach = attach
         self._done = done
+        self._decided = False
         self._pipes: Pipes | None = None
         self._starting: Starting
         self.process: Running | None = None
@@ -170,6 +182,13 @@ class Session:
         """Take note of the end of `pid` at this moment."""
         self._reaped = (self.pid, status)
 
+    def hear(self) -> None:
+        """Take what the process has said already."""
+        waiting = select.poll()
+        waiting.register(self._starting.fileno(), select.POLLIN)
+        while not self._decided and waiting.poll(0):
+            self._step()
+
     def begin(self, backend: Backend, body: Body, size: tuple[int, int] | None) -> None:
         """Start the process.
 
@@ -188,14 +207,17 @@ class Session:
         except BaseException:
             self._abandon()
             raise
-        self._loop.add(self._starting.fileno(), READ, self._ready)
+        if self._pipes is not None:
+            self._pipes.close_child()
+        self._loop.add(self._starting.fileno(), READ, lambda _events: self.hear())
 
-    def _ready(self, _events: int) -> None:
+    def _step(self) -> None:
         fd = self._starting.fileno()
         try:
             if not self._starting.step():
                 return
         except Exception as error:
+            self._decided = True
             self._loop.forget(fd)
             self._abandon()
             if not isinstance(error, StartError):
@@ -204,6 +226,7 @@ class Session:
             reply = {"error": str(error), "kind": "StartError", "exit_code": error.exit_code}
             self._done(self, reply | self._starting.steps())
             return
+        self._decided = True
         # The last step has closed the descriptor: epoll has forgotten it, the loop has not.
         self._loop.forget(fd)
         open_stdin = self._attach is not None and self._attach["stdin"]
@@ -259,6 +282,12 @@ class Sessions:
             return
         self.running[exec_id] = session.process
         self._by_pid[session.process.pid] = exec_id
+
+    def hear(self, pid: int) -> None:
+        """Hear who is starting, before a child that has died may be forgotten: it can be one of them."""
+        if pid not in self._by_pid:
+            for session in tuple(self._starting.values()):
+                session.hear()
 
     def exited(self, pid: int, status: int) -> None:
         """Take the death of a child."""

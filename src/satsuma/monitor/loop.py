@@ -84,10 +84,13 @@ class Loop:
         heapq.heappush(self._timers, timer)
         return timer
 
-    def watch_children(self, on_exit: Callable[[int, int], None]) -> None:
+    def watch_children(self, on_exit: Callable[[int, int], None], on_death: Callable[[int], None]) -> None:
         """Reap every child of this process; *on_exit* gets its pid and its wait status.
 
         Children that nobody asked for are reaped too: a subreaper inherits orphans.
+
+        Args:
+            on_death: gets the pid before that, while it cannot be reused.
         """
         read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
@@ -100,11 +103,16 @@ class Loop:
                 pass
             while True:
                 try:
-                    pid, status = os.waitpid(-1, os.WNOHANG)
+                    dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
                 except ChildProcessError:
                     return
-                if not pid:
+                if dead is None:
                     return
+                on_death(dead.si_pid)
+                try:
+                    pid, status = os.waitpid(dead.si_pid, os.WNOHANG)
+                except ChildProcessError:
+                    continue  # somebody has waited for it meanwhile
                 on_exit(pid, status)
 
         self.add(read_end, READ, reap)

@@ -143,7 +143,7 @@ class Monitor:
         self._opened = time.monotonic_ns()
         self._start_init()
         failpoint("monitor.started")
-        self._loop.watch_children(self._child_exited)
+        self._loop.watch_children(self._child_exited, self._sessions.hear)
 
     def _lock(self) -> None:
         """Say that we live, for as long as we do (`burial`)."""

@@ -79,7 +79,9 @@ def give_birth(
 ) -> seccomp.Program | None:
     """Drop all that the program must not have and fork; returns in the child only, with what is left to load.
 
-    The parent learns of the child by its message "P" and answers while the child goes on: `Stage.take_answer`.
+    The parent learns of the child by its message "P" and answers while the child goes on (`Stage.take_answer`).  The
+    child of a helper that was told ahead does not wait for that: it can be dead, but not reaped, before its message
+    is read (`monitor.execs.Sessions.hear`).
     """
     _, effective, permitted, inheritable, ambient = sets
     plan = stage.plan
@@ -102,7 +104,7 @@ def give_birth(
     os.setsid()
     if process.terminal:
         pty.set_controlling(0)
-    os.write(stage.sock, b"P")
+    os.write(stage.sock, b"P" if stage.is_awaited else b"Q")
     return program if loaded is None else None
 
 

@@ -451,7 +451,8 @@ class Launching:
         if self.on_created is not None:
             self.on_created(self.init)
         self._reap_helper(keep=True)
-        self._sock.send(b"K")
+        if data == b"P":
+            self._sock.send(b"K")
 
     def _reap_helper(self, *, keep: bool = False) -> None:
         """Reap the helper, which ends by itself; waits, but not for long, because a freezer may hold it."""
@@ -473,6 +474,7 @@ class Launching:
         b"W": _warned,
         b"C": _take_console,
         b"P": _born,
+        b"Q": _born,
         b"E": _failed,
         b"N": _pass_listener,
         b"S": _send_source,

@@ -39,11 +39,7 @@ def finish(stage: Stage) -> NoReturn:
         _wait_for_start(stage)
         os.write(2, b"process property must not be empty\n")
         os._exit(1)
-    if "adopt" in stage.done:
-        for name in ("no_new_privs", "chdir", "drop_bounding", "become_user"):
-            stage.at(name)
-    else:
-        adopt(stage)
+    adopt(stage)
     env = _environment(process, stage.home)
     held = syscalls.capget()[1]
     sets = stage.plan.capabilities
@@ -53,17 +49,12 @@ def finish(stage: Stage) -> NoReturn:
     path = look_path(stage.args[0], env)
     syscalls.capset(held, held, 0)
     _own_streams(stage.uid)
-    refuse_unsafe_program(path)
+    is_safe = refuse_unsafe_program(path)
     program = seccomp.Program(stage.plan.filter_bpf) if stage.plan.filter_bpf else None
     argv = syscalls.string_array([syscalls.encode(arg) for arg in stage.args])
     envp = syscalls.string_array([syscalls.encode(item) for item in env])
     if stage.plan.born_last:
-        program = birth.give_birth(stage, sets, program)
-        try:
-            # Only here /proc/self is a process of the container's procfs.
-            refuse_unsafe_program(path)
-        finally:
-            stage.take_answer()
+        program = _be_born(stage, sets, program, None if is_safe else path)
     if stage.plan.extras.death_signal:
         stage.at("death_signal")
         # After the last change of credentials that could clear it (prctl(2)); losing capabilities does not.
@@ -100,6 +91,10 @@ def adopt(stage: Stage) -> None:
     """Take limits, directory and user; the permitted capabilities are kept for what is left to do."""
     process = stage.plan.process
     assert process is not None
+    if "adopt" in stage.done:
+        for name in ("no_new_privs", "chdir", "drop_bounding", "become_user"):
+            stage.at(name)
+        return
     if process.no_new_privileges:
         stage.at("no_new_privs")
         prctl.set_no_new_privs()
@@ -112,6 +107,27 @@ def adopt(stage: Stage) -> None:
         _set_selinux_label(stage, stage.plan.selinux_label)
     os.umask(0o022 if process.umask is None else process.umask)
     _become_user(stage, process, stage.plan.capabilities[0])
+
+
+def _be_born(
+    stage: Stage,
+    sets: tuple[int, int, int, int, int],
+    program: seccomp.Program | None,
+    doubtful: bytes | None,
+) -> seccomp.Program | None:
+    """Go on as the process itself; returns the filter that is left to load.
+
+    Args:
+        doubtful: a program to look at again: only here /proc/self is a process of the container's procfs.
+    """
+    program = birth.give_birth(stage, sets, program)
+    try:
+        if doubtful is not None:
+            refuse_unsafe_program(doubtful)
+    finally:
+        if stage.is_awaited:
+            stage.take_answer()
+    return program
 
 
 def can_adopt_ahead(plan: Plan) -> bool:
@@ -311,12 +327,14 @@ def _check_executable(path: bytes) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
-def refuse_unsafe_program(path: bytes) -> None:
+def refuse_unsafe_program(path: bytes) -> bool:
     """Refuse a program, script interpreter or ELF loader that procfs would resolve.
 
     Until execve has happened /proc/self/exe is the host's interpreter; a program that leads there would run it
     inside the container (CVE-2019-5736).
 
+    Returns:
+        False when one of them could not be opened, so that nobody has seen where it leads.
     Raises:
         StepError: exit code 126.
     """
@@ -328,18 +346,19 @@ def refuse_unsafe_program(path: bytes) -> None:
         except OSError as error:
             if error.errno == errno.ELOOP:
                 raise _unsafe(path) from error
-            return  # execve will tell what is wrong, in its own words
+            return False  # execve will tell what is wrong, in its own words
         try:
             if syscalls.fstatfs(fd)[0] == syscalls.PROC_SUPER_MAGIC:
                 raise _unsafe(path)
             interpreter = _interpreter(fd)
         except OSError:
-            return
+            return False
         finally:
             os.close(fd)
         if not interpreter:
-            return
+            return True
         path = interpreter
+    return True  # and execve refuses so many
 
 
 def _unsafe(path: bytes) -> StepError:

@@ -8,8 +8,8 @@ Messages to the parent, one packet each: b"E" exit code, text (error, the end); 
 terminal's master attached; b"H" (run the hooks of the runtime, answer with a byte); b"U" (write the id maps,
 answer with a byte); b"D" (move the network devices, answer with a byte); b"S" and the number of a step (make its
 mount, answer with the descriptor attached); b"N" (the seccomp listener is in the mailbox); b"P" (from here on
-another process speaks, the sender; answer with a byte); b"R" (ready: only the program itself can fail from here
-on).
+another process speaks, the sender; answer with a byte); b"Q" (the same, without an answer); b"R" (ready: only the
+program itself can fail from here on).
 
 Source: runc libcontainer/standard_init_linux.go, setns_init_linux.go, init_linux.go.
 """
@@ -97,6 +97,11 @@ class Stage:
         self.groups: list[int] = []
         self.home = "/"
         self.args: list[str] = list(plan.args)
+
+    @property
+    def is_awaited(self) -> bool:
+        """True when the parent cannot know this process before it has answered the news of its birth."""
+        return "adopt" not in self.done
 
     def replan(self, plan: Plan) -> None:
         """Have other things to do, of which those in `done` are the same."""
