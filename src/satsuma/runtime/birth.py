@@ -32,8 +32,8 @@ took down in its own end, the child would have to copy at the same moment."""
 _TIOCSCTTY = 0x540E
 _PR_SET_PDEATHSIG = 1
 _PASSES = (seccomp.ACTIONS["SCMP_ACT_ALLOW"], seccomp.ACTIONS["SCMP_ACT_LOG"])
-# (x86_64, aarch64), arguments: all that is called between the load of the filter and execve, the memory of the
-# interpreter included.
+# (x86_64, aarch64), arguments: all that is called between the load of the filter at the birth and execve, the memory
+# of the interpreter included.
 _CALLS: tuple[tuple[tuple[int, int], tuple[int, ...]], ...] = (
     ((56, 220), (_BIRTH_FLAGS,)),  # clone
     ((112, 157), ()),  # setsid
@@ -53,7 +53,22 @@ _CALLS: tuple[tuple[tuple[int, int], tuple[int, ...]], ...] = (
     ((59, 221), ()),  # execve
     ((231, 94), ()),  # exit_group
 )
-_known: dict[bytes, bool] = {}
+# What there is more of it when the filter is loaded ahead of the request.
+_CALLS_AHEAD: tuple[tuple[tuple[int, int], tuple[int, ...]], ...] = (
+    ((7, 73), ()),  # poll, ppoll
+    ((47, 212), ()),  # recvmsg
+    ((33, 24), ()),  # dup2, dup3
+    ((125, 90), ()),  # capget
+    ((262, 79), ()),  # newfstatat
+    ((5, 80), ()),  # fstat
+    ((439, 439), ()),  # faccessat2
+    ((93, 55), ()),  # fchown
+    ((10, 226), ()),  # mprotect
+    ((25, 216), ()),  # mremap
+    ((28, 233), ()),  # madvise
+    ((202, 98), ()),  # futex
+)
+_known: dict[bytes, tuple[bool, bool]] = {}
 _COLUMN = 0 if syscalls.MACHINE == "x86_64" else 1
 
 
@@ -63,15 +78,38 @@ def _loads_before(plan: Plan) -> bool:
         return False
     if plan.listener is not None:
         return False  # the descriptor must be in the process that the parent knows
-    return consents(plan.filter_bpf)
+    return consents(plan.filter_bpf)[0]
 
 
-def consents(bpf: bytes) -> bool:
-    """Tell whether a filter lets pass all that follows its load; remembers the last answer."""
+def consents(bpf: bytes) -> tuple[bool, bool]:
+    """Tell whether a filter lets pass all that follows its load; remembers the last answer.
+
+    Returns:
+        (at the birth, ahead of the request).
+    """
     if bpf not in _known:
+
+        def passes(calls: tuple[tuple[tuple[int, int], tuple[int, ...]], ...]) -> bool:
+            return all(seccomp.verdict(bpf, numbers[_COLUMN], args) in _PASSES for numbers, args in calls)
+
         _known.clear()
-        _known[bpf] = all(seccomp.verdict(bpf, numbers[_COLUMN], args) in _PASSES for numbers, args in _CALLS)
+        at_birth = passes(_CALLS)
+        _known[bpf] = at_birth, at_birth and passes(_CALLS_AHEAD)
     return _known[bpf]
+
+
+def load_ahead(plan: Plan) -> bool:
+    """Load the filter ahead of the request if it can be loaded before the birth and lets us wait; True if so.
+
+    Raises:
+        StepError: the kernel refuses it.
+    """
+    if not plan.filter_bpf or not (_loads_before(plan) and consents(plan.filter_bpf)[1]):
+        return False
+    held = syscalls.capget()[1]
+    syscalls.capset(held, held, 0)  # another user than root has only the permitted ones
+    load_filter(seccomp.Program(plan.filter_bpf), plan.filter_flags)
+    return True
 
 
 def give_birth(
@@ -94,7 +132,8 @@ def give_birth(
     _close_all_but(stage.sock, 3 + plan.extras.preserve_fds)
     if loaded is not None:
         stage.at("seccomp")
-        load_filter(loaded, plan.filter_flags)
+        if "seccomp" not in stage.done:
+            load_filter(loaded, plan.filter_flags)
     stage.at("birth")
     syscalls.capset(effective | kept, permitted | kept, inheritable)
     if ambient and loaded is not None:

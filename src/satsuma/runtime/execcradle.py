@@ -14,7 +14,7 @@ import time
 
 from satsuma.linux import prctl
 from satsuma.linux.root import Root
-from satsuma.runtime import fastjson, stage
+from satsuma.runtime import birth, fastjson, stage
 from satsuma.runtime.config import parse_process
 from satsuma.runtime.cradle import Cradle, add, rehearse_finish, sample, streams, takes_later
 from satsuma.runtime.plan import Extras, Plan, plan_exec
@@ -51,6 +51,8 @@ class ExecCradle(Cradle):
         self._plan: Plan | None = None
         self._rehearsed = False
         self._stage: stage.Stage | None = None
+        if bpf:
+            birth.consents(bpf)  # for this helper and all that follow
         super().__init__()
 
     @property

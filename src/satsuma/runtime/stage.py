@@ -215,6 +215,8 @@ def go_ahead(stage: Stage, *, become: bool) -> None:
         if become and can_adopt_ahead(stage.plan):
             adopt(stage)
             stage.done.add("adopt")
+            if birth.load_ahead(stage.plan):
+                stage.done.add("seccomp")
     except (StepError, OSError, UserError, ValueError):
         return
 

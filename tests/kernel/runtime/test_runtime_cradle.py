@@ -6,19 +6,21 @@ import os
 import select
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from runtime_lab import Lab
 
-from satsuma.linux import ns, pidfd
+from satsuma.linux import ns, pidfd, seccomp, syscall_table, syscalls
+from satsuma.runtime import birth, execcradle
 from satsuma.runtime import cradle as cradles
-from satsuma.runtime import execcradle
 from satsuma.runtime.config import parse
 from satsuma.runtime.cradle import Cradle
 from satsuma.runtime.errors import StartFailed
 from satsuma.runtime.exec import begin_exec, get_ready
 from satsuma.runtime.execcradle import ExecCradle
 from satsuma.runtime.plan import Extras
+from satsuma.runtime.seccomp_profile import default_profile
 from satsuma.runtime.trace import Trace
 
 pytestmark = pytest.mark.skipif(not cradles.possible(), reason="a v2 group takes a process at its birth only")
@@ -195,14 +197,22 @@ def exec_status(
 
 
 def tell(
-    init, group, made: dict, args: list[str], helper: ExecCradle, *, commit: bool = True, **more
+    init,
+    group,
+    made: dict,
+    args: list[str],
+    helper: ExecCradle,
+    *,
+    commit: bool = True,
+    extras: Extras | None = None,
+    **more,
 ) -> None:
     """Tell a helper what will probably be asked for."""
     get_ready(
         init.pid,
         parse(made),
         process(args, **more),
-        extras=None,
+        extras=extras,
         cgroup=group,
         cradle=helper,
         init_pidfd=init.pidfd,
@@ -326,6 +336,69 @@ def test_the_steps_that_were_done_ahead_are_told(lab: Lab) -> None:
         assert helper.used
         assert told[0] == told[1]
         assert [name for name, _ in told[0]][:3] == ["prepare", "join_cgroup", "setns_init"]
+
+
+def filtered(helper: ExecCradle) -> bool:
+    """Say whether a helper has loaded a filter."""
+    return "\nSeccomp:\t2\n" in Path(f"/proc/{helper.pid}/status").read_text()
+
+
+def strict_profile() -> dict:
+    """Return a profile that kills whoever calls what a helper is not said to call, nor the program in the end."""
+    names = {number: name for name, number in syscall_table.numbers(syscalls.MACHINE).items()}
+    column = ("x86_64", "aarch64").index(syscalls.MACHINE)
+    calls = [numbers[column] for numbers, _ in (*birth._CALLS, *birth._CALLS_AHEAD)]
+    program = "arch_prctl set_tid_address set_robust_list rseq prlimit64 readlink readlinkat getrandom"
+    program += " getuid getgid setuid setgid getpid"
+    allowed = [*(names[number] for number in calls), *program.split()]
+    return {
+        "defaultAction": "SCMP_ACT_KILL_PROCESS",
+        "syscalls": [{"names": allowed, "action": "SCMP_ACT_ALLOW"}],
+    }
+
+
+@pytest.mark.parametrize("profile", [default_profile([]), strict_profile()], ids=["default", "strict"])
+@pytest.mark.parametrize("more", [{}, USER], ids=["root", "user"])
+def test_the_filter_is_loaded_ahead(lab: Lab, profile: dict, more: dict) -> None:
+    made = running(lab)
+    extras = Extras(seccomp_bpf=seccomp.compile_profile(profile))
+    helper = ExecCradle(extras.seccomp_bpf)
+    with lab.container(made, cradle=Cradle()) as (init, group):
+        tell(init, group, made, ["true"], helper, extras=extras, **more)
+        until(lambda: filtered(helper))
+        time.sleep(0.05)
+        assert pidfd.is_alive(helper.pid), "it was killed while it waited"
+        assert exec_status(init, group, made, ["true"], helper, extras=extras, **more) == (0, "")
+        assert helper.used
+
+
+def test_the_filter_that_was_loaded_ahead_is_not_loaded_again(lab: Lab) -> None:
+    made = running(lab)
+    extras = Extras(seccomp_bpf=seccomp.compile_profile(default_profile([])))
+    helper = ExecCradle(extras.seccomp_bpf)
+    ask = ["grep", "Seccomp", "/proc/self/status"]
+    with lab.container(made, cradle=Cradle()) as (init, group):
+        tell(init, group, made, ask, helper, extras=extras)
+        until(lambda: filtered(helper))
+        status, output = exec_status(init, group, made, ask, helper, extras=extras)
+        assert (status, output.split()) == (0, ["Seccomp:", "2", "Seccomp_filters:", "1"])
+
+
+def test_a_filter_under_which_a_helper_cannot_wait_is_loaded_at_the_birth(lab: Lab) -> None:
+    made = running(lab)
+    refusing = {"names": ["recvmsg"], "action": "SCMP_ACT_ERRNO"}
+    profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [refusing]}
+    extras = Extras(seccomp_bpf=seccomp.compile_profile(profile))
+    helper = ExecCradle(extras.seccomp_bpf)
+    ask = ["grep", "Seccomp:", "/proc/self/status"]
+    with lab.container(made, cradle=Cradle()) as (init, group):
+        tell(init, group, made, ask, helper, extras=extras)
+        until(lambda: joined(helper, init))
+        time.sleep(0.05)
+        assert not filtered(helper)
+        status, output = exec_status(init, group, made, ask, helper, extras=extras)
+        assert (status, output.split()) == (0, ["Seccomp:", "2"])
+        assert helper.used
 
 
 @pytest.mark.parametrize("asked", [["echo", "first"], ["echo", "second"]])
