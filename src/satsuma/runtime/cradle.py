@@ -68,7 +68,7 @@ def takes_later(cgroup: Cgroup) -> bool:
 class Cradle:
     """The process, from its parent's side."""
 
-    __slots__ = ("_born", "_trace_page", "pid", "pidfd", "sock", "used")
+    __slots__ = ("_born", "_trace_page", "oom_score", "pid", "pidfd", "sock", "used")
     flags = BORN_INTO
 
     def __init__(self) -> None:
@@ -77,6 +77,7 @@ class Cradle:
         with theirs:
             self._trace_page = mmap.mmap(-1, _TRACE_SIZE)
             self.used = False
+            self.oom_score: int | None = None
             self._born = time.monotonic_ns()
             self.sock = ours
             try:

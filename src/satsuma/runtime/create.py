@@ -276,21 +276,29 @@ def wake(
     if plan.extras.trace is not None:
         plan.extras.trace.at("wake", plan.clone_flags)
     try:
+        set_oom_score(plan, cradle)
         sock = tell()
-    except OSError:
+    except (OSError, StartFailed):
         cradle.close()
         return None
-    return _born(plan, cradle.pid, cradle.pidfd, sock, on_created)
+    return _born(plan, cradle.pid, cradle.pidfd, sock, on_created, has_score=True)
 
 
 def _born(
-    plan: Plan, pid: int, child_fd: int, sock: _socket.socket, on_created: Callable[[Init], None] | None
+    plan: Plan,
+    pid: int,
+    child_fd: int,
+    sock: _socket.socket,
+    on_created: Callable[[Init], None] | None,
+    *,
+    has_score: bool = False,
 ) -> Launching:
     launching = Launching(plan, Init(pid, child_fd, 0, None, list(plan.warnings)), sock)
     launching.on_created = on_created
     try:
         launching.init.start_time = pidfd.start_time(pid)
-        _set_oom_score(plan, pid)
+        if not has_score:
+            _set_oom_score(plan, pid)
         if on_created is not None:
             on_created(launching.init)
     except BaseException:
@@ -447,12 +455,20 @@ class Launching:
             self.init.start_time = pidfd.start_time(pid)
         except (ChildProcessError, ProcessLookupError) as error:
             raise StartFailed(f"{_PREFIX}container process was killed before it could start") from error
-        # Its oom_score_adj is the helper's.
         if self.on_created is not None:
             self.on_created(self.init)
         self._reap_helper(keep=True)
         if data == b"P":
+            if self._plan.born_last:
+                self._repeat_oom_score()
             self._sock.send(b"K")
+
+    def _repeat_oom_score(self) -> None:
+        """Set the score that the helper may have got too late to hand down."""
+        try:
+            _set_oom_score(self._plan, self.init.pid)
+        except StartFailed:
+            return  # who may not write here could write there, in time
 
     def _reap_helper(self, *, keep: bool = False) -> None:
         """Reap the helper, which ends by itself; waits, but not for long, because a freezer may hold it."""
@@ -485,6 +501,18 @@ class Launching:
         self._sock.close()
         _destroy(self.init)
         self._reap_helper()
+
+
+def set_oom_score(plan: Plan, cradle: Cradle) -> None:
+    """Give a process that was born ahead the score of *plan*, if it has not got it: its children inherit it.
+
+    Raises:
+        StartFailed: it cannot be set.
+    """
+    value = plan.process.oom_score_adj if plan.process is not None else None
+    if value != cradle.oom_score:
+        _set_oom_score(plan, cradle.pid)
+        cradle.oom_score = value
 
 
 def _set_oom_score(plan: Plan, pid: int) -> None:

@@ -14,7 +14,7 @@ import os
 from satsuma.linux import ns, syscalls
 from satsuma.linux.cgroup import UNIFIED, layout
 from satsuma.runtime.config import Config, Process, parse_process
-from satsuma.runtime.create import Init, Launching, begin, complete, wake
+from satsuma.runtime.create import Init, Launching, begin, complete, set_oom_score, wake
 from satsuma.runtime.errors import StartFailed
 from satsuma.runtime.plan import Extras, inherited_steps, plan_exec
 
@@ -136,6 +136,7 @@ def get_ready(
     flags = _foreign_namespaces(init_pid)
     plan = _plan(config, process, extras, cgroup, flags, None)
     if not inherited_steps(config) and cradle.fits_exec(plan, cgroup):
+        set_oom_score(plan, cradle)
         cradle.tell_ahead(plan, process, flags, init_pidfd)
 
 

@@ -100,7 +100,7 @@ class Stage:
 
     @property
     def is_awaited(self) -> bool:
-        """True when the parent cannot know this process before it has answered the news of its birth."""
+        """True unless the parent listens before it reaps, as who tells a helper ahead does."""
         return "adopt" not in self.done
 
     def replan(self, plan: Plan) -> None:

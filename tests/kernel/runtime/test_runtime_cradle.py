@@ -230,10 +230,11 @@ def running(lab: Lab) -> dict:
 SELF = [
     "sh",
     "-c",
-    "id; pwd; umask; env; ulimit -n; cat /proc/self/cgroup; grep -E 'Cap|Sec|NoNew|Sig[BCI]' /proc/self/status; "
+    "id; pwd; umask; env; ulimit -n; cat /proc/self/oom_score_adj; cat /proc/self/cgroup; "
+    "grep -E 'Cap|Sec|NoNew|Sig[BCI]' /proc/self/status; "
     "ls -l /proc/self/ns | cut -d'>' -f2; ls -l /proc/self/fd | wc -l; cat </dev/stdin; echo >/dev/stderr",
 ]
-USER = {"user": {"uid": 1000, "gid": 1000, "additionalGids": [7]}, "cwd": "/tmp"}
+USER = {"user": {"uid": 1000, "gid": 1000, "additionalGids": [7]}, "cwd": "/tmp", "oomScoreAdj": 300}
 LIMITED = {"rlimits": [{"type": "RLIMIT_NOFILE", "soft": 20, "hard": 30}]}
 STRICT = {"noNewPrivileges": True, "user": {"uid": 1000, "gid": 1000}}
 
@@ -254,6 +255,7 @@ def test_an_exec_with_a_helper_is_the_same(lab: Lab, more: dict, told: bool) -> 
         assert warm == cold
         assert warm[0] == 0
         assert "uid=" in warm[1]
+        assert ("\n300\n" in warm[1]) == ("oomScoreAdj" in more)
 
 
 def test_a_helper_that_waits_in_the_container_is_not_of_it(lab: Lab) -> None:
