@@ -487,3 +487,24 @@ def test_scripts_parse(shell: str) -> None:
     script = completion.SCRIPTS[shell].replace("{program}", "satsuma")
     done = subprocess.run([program, "-n"], input=script, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+COMPLETING = {
+    "bash": """eval "$(satsuma completion bash)"
+COMP_WORDS=(satsuma ru) COMP_CWORD=1 COMP_LINE="satsuma ru" COMP_POINT=10
+$(complete -p satsuma | sed 's/.*-F \\([^ ]*\\) .*/\\1/') satsuma ru satsuma
+printf '%s\\n' "${COMPREPLY[@]}" """,
+    "fish": """satsuma completion fish | source; complete -C "satsuma ru" | cut -f1""",
+}
+
+
+@pytest.mark.parametrize("shell", COMPLETING)
+def test_shells_complete(shell: str) -> None:
+    program = shutil.which(shell)
+    if program is None:
+        pytest.skip(f"{shell} is not installed")
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        [program, "-c", COMPLETING[shell]], capture_output=True, text=True, env=environment, timeout=60
+    )
+    assert done.stdout.split() == ["run"], done.stderr
