@@ -33,7 +33,7 @@ REMEMBERED = 1024
 
 
 class Pipes:
-    """The pipes of one process that has no terminal: its ends, and ours."""
+    """The pipes of one process that has no terminal: its ends (-1 for /dev/null), and ours."""
 
     __slots__ = ("_opened", "child", "outputs", "stdin")
 
@@ -41,11 +41,7 @@ class Pipes:
         self._opened: list[int] = []
         self.stdin: int | None = None
         self.outputs: dict[int, int] = {}
-        null = -1
-        if not (stdin and stdout and stderr):
-            null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-            self._opened.append(null)
-        child = [null, null, null]
+        child = [-1, -1, -1]
         if stdin:
             child[0], self.stdin = self._pipe()
         for stream, wanted in ((STDOUT, stdout), (STDERR, stderr)):

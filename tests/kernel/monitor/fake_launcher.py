@@ -81,8 +81,9 @@ class FakeBackend:
         if pid == 0:
             try:
                 os.setsid()
+                null = os.open("/dev/null", os.O_RDWR)
                 for target, fd in enumerate(stdio):
-                    os.dup2(fd, target)
+                    os.dup2(fd if fd >= 0 else null, target)
                 if console is not None:
                     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
                 for signum in range(1, 32):
