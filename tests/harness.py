@@ -59,6 +59,7 @@ class Daemon:
         self.bridge = "st" + self.root.name[-8:].replace("_", "x")
         self.flags = flags
         self.process: subprocess.Popen[bytes] | None = None
+        self._bridges = set(bridges())
 
     @property
     def host(self) -> str:
@@ -202,6 +203,12 @@ class Daemon:
             for name in os.listdir("/sys/class/net")
             if name == self.bridge or name.startswith(f"sts{digest[:4]}")
         ]
+        # Those of other engines have their alias; one without an alias may be half made.
+        left += [
+            f"interface {name}"
+            for name, alias in bridges().items()
+            if alias == f"satsuma_{digest[:8]}" or (not alias and name not in self._bridges)
+        ]
         tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=False).stdout
         left += [line for line in tables.splitlines() if line.endswith(f"satsuma_{digest[:8]}")]
         for entry in os.listdir("/proc"):
@@ -216,6 +223,15 @@ class Daemon:
                     if root in command:
                         left.append(f"process {entry} {command}")
         return left
+
+
+def bridges() -> dict[str, str]:
+    """Return name → alias of the bridges of networks that are there now."""
+    found = {}
+    for path in Path("/sys/class/net").glob("br-*/ifalias"):
+        with contextlib.suppress(OSError):
+            found[path.parent.name] = path.read_text().strip()
+    return found
 
 
 class Client:

@@ -102,6 +102,39 @@ def test_a_removal_that_dies_is_finished(own: harness.Daemon, point: str) -> Non
     harness.eventually(lambda: directories(own, "trash") == set())
 
 
+def alias(interface: str) -> str | None:
+    """Return the alias of an interface, None when there is none of that name."""
+    path = Path(f"/sys/class/net/{interface}/ifalias")
+    return path.read_text().strip() if path.exists() else None
+
+
+def test_a_network_whose_creation_dies_can_be_removed(own: harness.Daemon) -> None:
+    create(own, "runs")
+    assert own.api("POST", "/containers/runs/start")[0] == 204  # and keeps the bridge of `bridge`
+    restart_with(own, "network.bridge.made=exit")
+    with pytest.raises((ConnectionError, http.client.HTTPException)):
+        own.api("POST", "/networks/create", {"Name": "dying"})
+    assert own.process is not None and own.process.wait(20) == EXIT_STATUS
+    own.start()
+    network = own.api("GET", "/networks/dying")[1]
+    interface = f"br-{network['Id'][:12]}"
+    assert alias(interface) == alias(own.bridge)
+    assert own.api("DELETE", "/networks/dying")[0] == 204
+    assert alias(interface) is None
+
+
+def test_a_first_start_that_dies_leaves_no_bridge_of_a_stranger(own: harness.Daemon) -> None:
+    own.terminate()
+    assert alias(own.bridge) is None
+    with pytest.raises(AssertionError):
+        own.start(SATSUMA_FAILPOINTS="network.bridge.made=exit")
+    assert alias(own.bridge) == ""
+    own.start()
+    assert alias(own.bridge)
+    own.terminate()
+    assert alias(own.bridge) is None
+
+
 @pytest.mark.parametrize(
     ("point", "path", "after"),
     [

@@ -7,6 +7,7 @@ Needs: CAP_NET_ADMIN in the host's network namespace.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import socket
 import struct
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from satsuma.base.errors import Conflict, System
+from satsuma.base.failpoints import failpoint
 from satsuma.linux import rtnetlink as rt
 
 _ARP = struct.Struct(">HHBBH6s4s6s4s")
@@ -115,7 +117,21 @@ class Host:
             return None
         if link.kind != "bridge":
             raise System(f"cannot use interface {name} as a bridge: it is no bridge")
-        return str(link.alias)
+        return str(link.alias) or (self.owner if self.is_ours(link) else "")
+
+    def bridge_mac(self, name: str) -> bytes:
+        """Return the hardware address of a bridge that we make.
+
+        The alias comes after the birth of a bridge, so we may die between them; then this says whose it is.
+        """
+        digest = hashlib.sha256(f"{self.owner} {name}".encode()).digest()
+        return random_mac(lambda size: digest[:size])
+
+    def is_ours(self, link: rt.Link) -> bool:
+        """Tell whether this engine has made a bridge or a dummy link."""
+        if link.kind not in ("bridge", "dummy"):
+            return False
+        return link.alias == self.owner or (not link.alias and link.address == self.bridge_mac(link.name))
 
     def ensure_bridge(self, name: str, address: IPv4Interface | None, mtu: int) -> int:
         """Make a bridge, or take over the one that is there, and return its index.
@@ -127,11 +143,12 @@ class Host:
         if owner and owner != self.owner:
             raise Conflict(f"bridge {name} belongs to another engine ({owner}): choose another name")
         if owner is None:
-            self.route.run(rt.add_bridge(name, address=random_mac(), mtu=mtu))
+            self.route.run(rt.add_bridge(name, address=self.bridge_mac(name), mtu=mtu))
+            failpoint("network.bridge.made")
         link = self.route.link(name)
         if link is None:
             raise System(f"bridge {name} vanished")
-        if owner is None:
+        if owner != "" and link.alias != self.owner:
             self.route.run(rt.set_link(link.index, alias=self.owner))
         if owner != "":
             self._quiet_ipv6(name)
@@ -168,7 +185,7 @@ class Host:
     def delete_bridge(self, name: str) -> None:
         """Delete a bridge if it is ours; one that is gone already is no error."""
         link = self.route.link(name)
-        if link is not None and link.kind == "bridge" and link.alias == self.owner:
+        if link is not None and self.is_ours(link):
             self.route.run(rt.del_link(link.index), ignore=(errno.ENODEV,))
 
     def announce(self, bridge: str, address: IPv4Address, mac: bytes) -> None:

@@ -380,6 +380,7 @@ class Registry:
             link = self._host.route.link(name)
             if link is None:
                 raise OSError(errno.ENODEV, f"{name} vanished")
+        if not parent and not link.alias:
             self._host.route.run(rt.set_link(link.index, alias=self._host.owner, up=True))
         return int(link.index)
 
@@ -390,23 +391,20 @@ class Registry:
             self._firewall.let_through(self.bridges())
             self._host.delete_bridge(rules.interface)
         elif network.record.driver in ("macvlan", "ipvlan") and not network.record.option("parent"):
+            # Nobody else makes a link of this name: it is ours also without an alias.
             link = self._host.route.link(f"dm-{network.record.id[:12]}")
-            if link is not None and link.alias == self._host.owner:
+            if link is not None:
                 self._host.route.run(rt.del_link(link.index), ignore=(errno.ENODEV,))
 
     def delete_bridges(self) -> None:
         """Delete all bridges of this engine, with or without a network; in the kernel thread."""
         for link in self._host.route.links():
-            if link.alias == self._host.owner and link.kind in ("bridge", "dummy"):
+            if self._host.is_ours(link):
                 self._host.route.run(rt.del_link(link.index))
 
     def delete_stray_bridges(self) -> None:
         """Delete bridges of this engine that belong to no network; in the kernel thread."""
         known = {network.link_index for network in self._networks.values()}
         for link in self._host.route.links():
-            if (
-                link.alias == self._host.owner
-                and link.kind in ("bridge", "dummy")
-                and link.index not in known
-            ):
+            if self._host.is_ours(link) and link.index not in known:
                 self._host.route.run(rt.del_link(link.index))
