@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
+import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,6 +103,53 @@ def test_a_removal_that_dies_is_finished(own: harness.Daemon, point: str) -> Non
     assert states(own) == {}
     assert directories(own, "containers") == set()
     harness.eventually(lambda: directories(own, "trash") == set())
+
+
+def monitor_of(container_id: str) -> int | None:
+    """Return the pid of the monitor of a container that it has been asked to start."""
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                command = Path(f"/proc/{entry}/cmdline").read_text()
+            except OSError:
+                continue
+            if command.startswith(f"satsuma-monitor {container_id}"):
+                return int(entry)
+    return None
+
+
+def groups_of(container_id: str) -> list[Path]:
+    """Return the directories of a container in the control groups."""
+    return [*Path("/sys/fs/cgroup").glob(f"**/{container_id}")]
+
+
+@pytest.mark.parametrize("daemon_too", [False, True])
+def test_a_monitor_that_dies_before_it_has_written_leaves_no_group(
+    own: harness.Daemon, daemon_too: bool
+) -> None:
+    restart_with(own, "monitor.started=sleep(30)")
+    container = create(own, "dying")
+    answers: list[int] = []
+
+    def start() -> None:
+        with contextlib.suppress(ConnectionError, http.client.HTTPException):
+            answers.append(own.api("POST", "/containers/dying/start")[0])
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    harness.eventually(lambda: groups_of(container))
+    time.sleep(0.3)  # and it is started
+    monitor = monitor_of(container)
+    assert monitor is not None
+    if daemon_too:
+        own.kill()
+    os.kill(monitor, signal.SIGKILL)
+    thread.join(30)
+    assert answers == ([] if daemon_too else [500])
+    if daemon_too:
+        own.start()
+    assert states(own) == {"dying": "created"}
+    harness.eventually(lambda: not groups_of(container), message=lambda: f"{groups_of(container)}")
 
 
 def alias(interface: str) -> str | None:

@@ -46,7 +46,10 @@ async def _reconnect(core: Core, records: list[Record]) -> dict[str, Monitor]:
 
     async def one(record: Record) -> None:
         async with limit:
-            monitor = await reconnect(core.config.exec_root, record.id, core.exit_path(record.id))
+            group = start.cgroups_path(core, record.id, record.host.cgroup_parent)
+            monitor = await reconnect(
+                core.config.exec_root, record.id, core.exit_path(record.id), group=group
+            )
         if monitor is not None:
             found[record.id] = monitor
 
@@ -63,7 +66,8 @@ async def _kill_strays(core: Core) -> None:
         if record is not None and record.state.is_live:
             continue
         _log.info("ending container %s, which has no record of running", container_id[:12])
-        monitor = await reconnect(core.config.exec_root, container_id)
+        group = start.cgroups_path(core, container_id, record.host.cgroup_parent if record else "")
+        monitor = await reconnect(core.config.exec_root, container_id, group=group)
         if monitor is None:
             continue
         with contextlib.suppress(EngineError, TimeoutError):

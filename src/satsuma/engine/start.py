@@ -248,7 +248,7 @@ def make_plan(core: Core, record: Record, paths: dict[str, str], linked_env: tup
         System: a container whose namespace is wanted does not run; no init binary.
     """
     return Plan(
-        cgroups_path=cgroups_path(core, record),
+        cgroups_path=cgroups_path(core, record.id, record.host.cgroup_parent),
         sources=paths,
         etc_files=etc_files(core, record),
         namespaces=shared_namespaces(core, record),
@@ -260,12 +260,16 @@ def make_plan(core: Core, record: Record, paths: dict[str, str], linked_env: tup
     )
 
 
-def cgroups_path(core: Core, record: Record) -> str:
-    """Return the cgroup as config.json names it."""
-    parent = record.host.cgroup_parent or core.config.cgroup_parent
+def cgroups_path(core: Core, container_id: str, parent: str) -> str:
+    """Return a container's cgroup as config.json names it.
+
+    Args:
+        parent: the container's own; "" for the engine's.
+    """
+    parent = parent or core.config.cgroup_parent
     if core.config.cgroup_driver == "systemd":
-        return f"{parent or 'system.slice'}:satsuma:{record.id}"
-    return os.path.join("/", parent or "satsuma", record.id)
+        return f"{parent or 'system.slice'}:satsuma:{container_id}"
+    return os.path.join("/", parent or "satsuma", container_id)
 
 
 def init_binary(core: Core) -> str:

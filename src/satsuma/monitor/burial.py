@@ -17,6 +17,7 @@ from typing import Any
 
 from satsuma.base.clock import now_ns
 from satsuma.linux import pidfd as linux_pidfd
+from satsuma.linux.cgroup import Cgroup
 from satsuma.monitor import state
 from satsuma.monitor.state import ExitStatus, read_exit
 from satsuma.runtime.systemd import recorded_group
@@ -54,12 +55,13 @@ def killed() -> ExitStatus:
     return ExitStatus(state.KILLED_WITH_MONITOR, False, now_ns())
 
 
-def bury(directory: str, exit_path: str | None, known: Body | None = None) -> bool:
+def bury(directory: str, exit_path: str | None, known: Body | None = None, *, group: str = "") -> bool:
     """Clean up after the monitor of *directory*; False when it lives, and nothing was done.
 
     Args:
         exit_path: where the exit record has to be; None takes it from monitor.json.
         known: what monitor.json says, if the caller knows it.
+        group: the container's cgroup as config.json names it, for a monitor that has not come to write it down.
     """
     try:
         lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -67,7 +69,7 @@ def bury(directory: str, exit_path: str | None, known: Body | None = None) -> bo
         return True
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _clean_up(directory, exit_path, known or state.read_state(directory) or {})
+        _clean_up(directory, exit_path, known or state.read_state(directory) or {}, group)
     except BlockingIOError:
         return False
     finally:
@@ -75,9 +77,9 @@ def bury(directory: str, exit_path: str | None, known: Body | None = None) -> bo
     return True
 
 
-def _clean_up(directory: str, exit_path: str | None, known: Body) -> None:
+def _clean_up(directory: str, exit_path: str | None, known: Body, group: str) -> None:
     try:
-        _kill_leftovers(known)
+        _kill_leftovers(known, group)
     except OSError:
         _log.warning("cannot clean up after the killed monitor of %s", directory, exc_info=True)
     path = exit_path or known.get("exit_path")
@@ -86,14 +88,18 @@ def _clean_up(directory: str, exit_path: str | None, known: Body) -> None:
     state.remove_run_dir(directory)
 
 
-def _kill_leftovers(known: Body) -> None:
+def _kill_leftovers(known: Body, group: str) -> None:
     """Kill what a dead monitor left: its init has the parent death signal, its cgroup may have more."""
     if "init_pid" in known:
         _kill(known["init_pid"], known["start_time"])
     if known.get("cgroup"):
         cgroup = recorded_group("", known["cgroup"])
-        cgroup.kill_all()
-        cgroup.remove()
+    elif group.startswith("/"):
+        cgroup = Cgroup(group)
+    else:
+        return  # systemd removes a scope that is empty
+    cgroup.kill_all()
+    cgroup.remove()
 
 
 def _kill(pid: int, start_time: int) -> None:

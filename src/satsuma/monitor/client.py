@@ -156,7 +156,9 @@ class Launcher:
             message = await reply
         except ConnectionError:
             monitor.close()
-            await blocking(burial.bury, state.run_dir(self._exec_root, spec.container_id), None)
+            directory = state.run_dir(self._exec_root, spec.container_id)
+            group = (spec.config.get("linux") or {}).get("cgroupsPath") or ""
+            await blocking(burial.bury, directory, None, group=group)
             raise LaunchError("the monitor of the container died while it started", 128) from None
         except BaseException:
             monitor.close()
@@ -570,12 +572,16 @@ def running_ids(exec_root: str) -> list[str]:
         return []
 
 
-async def reconnect(exec_root: str, container_id: str, exit_path: str | None = None) -> Monitor | None:
+async def reconnect(
+    exec_root: str, container_id: str, exit_path: str | None = None, *, group: str = ""
+) -> Monitor | None:
     """Connect to the monitor of a container that another daemon started.
 
     Returns None when the monitor is gone; the exit record then exists if the container ever ran: a monitor
     that was killed is cleaned up after here, and its record written in its place.
 
+    Args:
+        group: the container's cgroup as config.json names it.
     Raises:
         System: it lives, but does not answer.
     """
@@ -588,7 +594,7 @@ async def reconnect(exec_root: str, container_id: str, exit_path: str | None = N
                 return monitor._recovered(await monitor.status())
             except errors.Conflict:
                 monitor.close()  # It ended just now; its record is in place, or its directory is left.
-        if await blocking(burial.bury, directory, exit_path):
+        if await blocking(burial.bury, directory, exit_path, group=group):
             return None
         await asyncio.sleep(burial.PAUSE)
     raise errors.System(f"the monitor of container {container_id} does not answer")
