@@ -139,6 +139,8 @@ def give_birth(
     if ambient and loaded is not None:
         caps.raise_ambient(ambient)
     if syscalls.clone(_BIRTH_FLAGS):
+        # Who reads the streams, or waits at the socket, waits for the last that holds them, not for our memory to go.
+        syscalls.close_range(0)
         os._exit(0)
     os.setsid()
     if process.terminal:
