@@ -125,18 +125,16 @@ def give_birth(
     plan = stage.plan
     process = plan.process
     assert process is not None
-    kept = 0
-    loaded = program if _loads_before(plan) else None
-    if loaded is None and plan.filter_bpf and not process.no_new_privileges:
-        kept = _CAP_SYS_ADMIN
+    before = _loads_before(plan)
+    kept = 0 if before or not plan.filter_bpf or process.no_new_privileges else _CAP_SYS_ADMIN
     _close_all_but(stage.sock, 3 + plan.extras.preserve_fds)
-    if loaded is not None:
+    if before:
         stage.at("seccomp")
-        if "seccomp" not in stage.done:
-            load_filter(loaded, plan.filter_flags)
+        if program is not None:  # else it was loaded ahead
+            load_filter(program, plan.filter_flags)
     stage.at("birth")
     syscalls.capset(effective | kept, permitted | kept, inheritable)
-    if ambient and loaded is not None:
+    if ambient and before:
         caps.raise_ambient(ambient)
     if syscalls.clone(_BIRTH_FLAGS):
         # Who reads the streams, or waits at the socket, waits for the last that holds them, not for our memory to go.
@@ -146,7 +144,7 @@ def give_birth(
     if process.terminal:
         pty.set_controlling(0)
     os.write(stage.sock, b"P" if stage.is_awaited else b"Q")
-    return program if loaded is None else None
+    return None if before else program
 
 
 def load_filter(program: seccomp.Program, flags: int) -> int:

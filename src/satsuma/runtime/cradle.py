@@ -208,14 +208,8 @@ class Cradle:
             **body["extras"],
         )
 
-    def run(
-        self, plan: Plan, sock: _socket.socket, body: Json, fds: array.array[int], init_pidfd: int = -1
-    ) -> NoReturn:
-        """Carry *plan* out."""
-        self.carry_out(stage.Stage(plan, sock.detach(), streams(body, fds), init_pidfd))
-
-    def carry_out(self, it: stage.Stage) -> NoReturn:
-        """Do what is to be done."""
+    def run(self, it: stage.Stage) -> NoReturn:
+        """Carry the plan out."""
         if it.plan.extras.trace is not None:
             it.plan.extras.trace.bind(it.plan)
             it.plan.extras.trace.share(self._trace_page)
@@ -240,7 +234,7 @@ class Cradle:
         # Everything so far was done while the parent was making the group.
         if sock.recv(1) != b"G":
             os._exit(1)
-        self.run(plan, sock, body, fds)
+        self.run(stage.Stage(plan, sock.detach(), streams(body, fds)))
 
 
 def streams(body: Json, fds: array.array[int]) -> tuple[int, int, int]:

@@ -115,11 +115,12 @@ class ExecCradle(Cradle):
         self.used = True
         if plan.born_last:
             self.sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
-        fds = array.array("i", (init_pidfd,))
         if plan is self._plan:
+            fds = array.array("i")
             body = {"stdio": [add(fds, fd) for fd in stdio], "trace": plan.extras.trace is not None}
             data = fastjson.dumps(body).encode()
         else:
+            fds = array.array("i", (init_pidfd,))
             data, fds = self.message(_body(plan, process, namespaces), plan, stdio, fds)
         if plan.extras.trace is not None:
             plan.extras.trace.share(self._trace_page)
@@ -155,7 +156,7 @@ class ExecCradle(Cradle):
         if "ahead" not in body:
             it.plan.extras.trace = Trace() if body["trace"] else None
             it.stdio = streams(body, fds)
-            self.carry_out(it)
+            self.run(it)
         if "process" not in body:
             self._go_ahead(it, become=True)
 

@@ -1,7 +1,8 @@
 """The last part of a new process: limits, user, capabilities, filter, execve.
 
 After the filter is loaded nothing happens but capset(2), prctl(2) and execve(2); with no_new_privs only the last.
-Everything that could fail or allocate is done before, so a profile needs to allow nothing for our sake.
+Everything that could fail or allocate is done before, so a profile needs to allow nothing for our sake.  Only the
+helper of an exec may load it earlier, if it allows what is left to do (`satsuma.runtime.birth`).
 
 Source: runc libcontainer/init_linux.go finalizeNamespace; capabilities(7) "Effect of user ID changes".
 """
@@ -50,7 +51,9 @@ def finish(stage: Stage) -> NoReturn:
     syscalls.capset(held, held, 0)
     _own_streams(stage.uid)
     is_safe = refuse_unsafe_program(path)
-    program = seccomp.Program(stage.plan.filter_bpf) if stage.plan.filter_bpf else None
+    program = None
+    if stage.plan.filter_bpf and "seccomp" not in stage.done:
+        program = seccomp.Program(stage.plan.filter_bpf)
     argv = syscalls.string_array([syscalls.encode(arg) for arg in stage.args])
     envp = syscalls.string_array([syscalls.encode(item) for item in env])
     if stage.plan.born_last:
